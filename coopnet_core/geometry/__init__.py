@@ -1,0 +1,1 @@
+"""Cameras, rigid motion, sampling, warping and occlusion."""
