@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from coopnet_core.errors import BundleError, InputError, RuntimeUnavailableError
 from coopnet_core.inference.bundle import NETWORK_NAMES, Bundle, NetworkName
 from coopnet_core.inference.runtime import FloatArray
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 _INPUTS: dict[NetworkName, tuple[str, ...]] = {
     "depth": ("image",),
@@ -43,7 +41,7 @@ class OnnxRuntime:
 
     def __init__(self, bundle: Bundle, num_threads: int = 0) -> None:
         try:
-            import onnxruntime
+            onnxruntime = importlib.import_module("onnxruntime")
         except ImportError as error:
             raise RuntimeUnavailableError(
                 f"the onnxruntime package cannot be imported ({error}): "
@@ -94,9 +92,7 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _session(
-    bundle: Bundle, network: NetworkName, threads: int, onnxruntime: Any
-) -> onnxruntime.InferenceSession:
+def _session(bundle: Bundle, network: NetworkName, threads: int, onnxruntime: Any) -> Any:
     path = bundle.onnx_path(network)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

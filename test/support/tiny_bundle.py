@@ -14,9 +14,9 @@ The networks ignore the images. ``depth`` is canonical depth, so a camera with `
 the image that you feed, any size) sees exactly this depth; ``flow`` is ``flow_tgt_src``, the motion
 from the current image into the previous one, and ``FrameResult.flow`` is minus that.
 
-A constant flow ``(u, v)`` over a constant depth ``d`` is the flow of a sideways step: whatever the
-pose network says, the pipeline refines it to the translation ``(u d / fx, v d / fy, 0)`` (``fx``,
-``fy`` of the 64x32 image) and no rotation. A flow of zero is standing still, exactly. Give an array
+A constant flow ``(u, v)`` over a constant depth is the flow of a sideways step: whatever the pose
+network says, the pipeline refines it to no rotation and the translation ``(u d / fx, v d / fy, 0)``,
+with ``fx``, ``fy`` of the 64x32 image and ``d = depth * fx / 64``. A flow of zero is standing still, exactly. Give an array
 of shape (2, H, W) as ``flow`` to move a block by itself, see ``block_flow``.
 
 Feed ``textured_image``, not zeros: on an image without texture nothing can be tracked, and the

@@ -1,0 +1,91 @@
+"""Which pixels move by themselves: flow that neither the camera's motion nor depth explains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from coopnet_core.inference.projection import Float32, Mask, RigidFlow, vector_length
+
+
+@dataclass(frozen=True)
+class MotionMaskConfig:
+    """When a pixel counts as moving.
+
+    A pixel moves when observed minus rigid flow exceeds ``num_sigmas`` standard deviations. The
+    standard deviation across the epipolar line is ``sigma_px`` plus ``sigma_relative`` times the
+    length of flow. Along the line it grows by the parallax times ``depth_sigma``, so that wrong
+    depth, even by a common factor, is not taken for motion: something that moves along its
+    epipolar line (traffic ahead) shows only when no believable depth explains it.
+
+    Attributes:
+        num_sigmas: Threshold.
+        sigma_px: Standard deviation of flow at rest.
+        sigma_relative: The same per pixel of flow.
+        depth_sigma: Standard deviation of depth relative to itself.
+        open_px: Specks narrower than this are removed; 0 or 1 leaves them.
+        close_px: Gaps narrower than this are filled; 0 or 1 leaves them.
+        min_area_px: Smaller regions are removed.
+    """
+
+    num_sigmas: float = 3.0
+    sigma_px: float = 0.4
+    sigma_relative: float = 0.06
+    depth_sigma: float = 0.25
+    open_px: int = 3
+    close_px: int = 5
+    min_area_px: int = 24
+
+
+def motion_mask(
+    flow: Float32, rigid: RigidFlow, is_consistent: Mask, config: MotionMaskConfig
+) -> Mask:
+    """Mark the pixels of the current image that move by themselves.
+
+    Args:
+        flow: (H, W, 2) float32, observed flow into the other image, pixels.
+        rigid: Flow into the same image that depth and camera motion explain.
+        is_consistent: (H, W) bool, flow there and back agrees: not occluded and inside the image.
+        config: Thresholds.
+
+    Returns:
+        (H, W) bool. Occluded pixels, those that leave the image, and those without depth are False.
+    """
+    mask = motion_score(flow, rigid, config) > config.num_sigmas**2
+    mask &= is_consistent & rigid.is_visible
+    mask = _morphology(mask, cv2.MORPH_OPEN, config.open_px)
+    mask = _morphology(mask, cv2.MORPH_CLOSE, config.close_px)
+    return _without_small_regions(mask, config.min_area_px)
+
+
+def motion_score(flow: Float32, rigid: RigidFlow, config: MotionMaskConfig) -> Float32:
+    """Return the squared disagreement of each pixel in standard deviations, (H, W) float32."""
+    error = flow - rigid.flow
+    error_x, error_y = error[..., 0], error[..., 1]
+    parallax_x, parallax_y = rigid.per_log_depth[..., 0], rigid.per_log_depth[..., 1]
+    relative = np.float32(config.sigma_relative)
+    variance = np.square(np.float32(config.sigma_px) + relative * vector_length(flow))
+    # Inverse of (variance I + depth_sigma^2 parallax parallax^T) by Sherman and Morrison.
+    projected = error_x * parallax_x + error_y * parallax_y
+    squared_parallax = parallax_x * parallax_x + parallax_y * parallax_y
+    squared_error = error_x * error_x + error_y * error_y
+    denominator = variance / np.float32(config.depth_sigma**2 + 1e-12) + squared_parallax
+    score: Float32 = (squared_error - projected * projected / denominator) / variance
+    return score
+
+
+def _morphology(mask: Mask, operation: int, diameter: int) -> Mask:
+    if diameter <= 1:
+        return mask
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (diameter, diameter))
+    return np.asarray(cv2.morphologyEx(mask.view(np.uint8), operation, disk), np.bool_)
+
+
+def _without_small_regions(mask: Mask, min_area_px: int) -> Mask:
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    keep = np.zeros(count, dtype=np.bool_)
+    keep[1:] = stats[1:, cv2.CC_STAT_AREA] >= min_area_px
+    cleaned: Mask = keep[labels]
+    return cleaned

@@ -1,0 +1,296 @@
+"""One camera frame in; depth, flow, motion mask and odometry out."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from coopnet_core.errors import InputError
+from coopnet_core.geometry.canonical import depth_from_canonical
+from coopnet_core.geometry.intrinsics import Intrinsics
+from coopnet_core.inference import rigid
+from coopnet_core.inference.bundle import Bundle
+from coopnet_core.inference.egomotion import (
+    LOST_VARIANCE,
+    Egomotion,
+    EgomotionConfig,
+    FramePair,
+    estimate_egomotion,
+)
+from coopnet_core.inference.motion_mask import MotionMaskConfig, motion_mask
+from coopnet_core.inference.preprocess import ImageArray, prepare_image
+from coopnet_core.inference.projection import Float32, Mask, is_consistent, rigid_flow
+from coopnet_core.inference.runtime import FloatArray, Runtime
+
+Float64 = npt.NDArray[np.float64]
+
+OUTPUTS = frozenset({"depth", "flow", "motion_mask"})
+
+
+class Tracking(enum.Enum):
+    """State of odometry."""
+
+    INITIALISING = "initialising"
+    TRACKING = "tracking"
+    LOST = "lost"
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """How frames are processed.
+
+    Attributes:
+        max_gap_s: Frames further apart are not compared: the pipeline resets.
+        egomotion: How camera motion is estimated.
+        motion_mask: When a pixel counts as moving.
+    """
+
+    max_gap_s: float = 1.0
+    egomotion: EgomotionConfig = field(default_factory=EgomotionConfig)
+    motion_mask: MotionMaskConfig = field(default_factory=MotionMaskConfig)
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """What is known after a frame.
+
+    Attributes:
+        stamp_ns: Stamp of the frame.
+        intrinsics: Camera of the maps below (the network's size).
+        depth: (H, W) float32, metres if the bundle is metric, else in its own unit; NaN invalid.
+        flow: (H, W, 2) float32, pixels that each point of this frame has moved since the previous
+            one, +u right, +v down; None without a previous frame or when not wanted.
+        motion_mask: (H, W) bool, what moves by itself; None without a previous frame, when tracking
+            is lost (nothing can be said then), or when not wanted.
+        T_prev_cur: (4, 4) float64, pose of this camera in the previous one; None without a step.
+        T_odom_cam: (4, 4) float64, pose of this camera in the odometry frame, which is the first
+            camera: optical axes.
+        pose_covariance: (6, 6) float64 of the step in this camera's frame: x, y, z, rotation about
+            x, y, z; ``LOST_VARIANCE`` on the diagonal where there is no step.
+        tracking: State of odometry.
+        reset_reason: Why the pipeline started anew with this frame, else None.
+        timings_ms: Milliseconds per stage, and ``total``.
+        egomotion: How the step was found, or why it was not; None without a previous frame.
+    """
+
+    stamp_ns: int
+    intrinsics: Intrinsics
+    depth: Float32
+    flow: Float32 | None
+    motion_mask: Mask | None
+    T_prev_cur: Float64 | None
+    T_odom_cam: Float64
+    pose_covariance: Float64
+    tracking: Tracking
+    reset_reason: str | None
+    timings_ms: dict[str, float]
+    egomotion: Egomotion | None = None
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What the next frame needs of this one."""
+
+    stamp_ns: int
+    camera: Intrinsics
+    network_input: FloatArray
+    depth: Float32
+    T_before_this: Float64 | None
+
+
+class FramePipeline:
+    """Runs the networks on a stream of frames and keeps the camera's pose.
+
+    Args:
+        bundle: The model.
+        runtime: Runs the model's networks.
+        config: Tolerances.
+        T_odom_cam: (4, 4) pose to go on from, such as that of a pipeline with another bundle;
+            identity by default.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        runtime: Runtime,
+        config: PipelineConfig | None = None,
+        T_odom_cam: Float64 | None = None,
+    ) -> None:
+        self._bundle = bundle
+        self._runtime = runtime
+        self._config = config or PipelineConfig()
+        self._T_odom_cam = np.eye(4) if T_odom_cam is None else rigid.nearest_rigid(T_odom_cam)
+        self._prev: _Frame | None = None
+        self._reset_reason: str | None = None
+
+    @property
+    def T_odom_cam(self) -> Float64:
+        """Pose of the last frame's camera in the odometry frame, (4, 4)."""
+        return self._T_odom_cam.copy()
+
+    def reset(self, reason: str) -> None:
+        """Forget the previous frame and go back to the origin; the next result says ``reason``."""
+        self._T_odom_cam = np.eye(4)
+        self._prev = None
+        self._reset_reason = reason
+
+    def step(
+        self,
+        image_rgb: ImageArray,
+        stamp_ns: int,
+        intrinsics: Intrinsics,
+        wanted: frozenset[str] = OUTPUTS,
+    ) -> FrameResult:
+        """Process one frame.
+
+        A stamp that goes backwards is a new run: the pose goes back to the origin. After a gap
+        (longer than ``max_gap_s``) or a change of camera the pose is held, since odometry must not
+        jump, and the step is unknown. Both say so in ``reset_reason``.
+
+        Args:
+            image_rgb: (H, W, 3) RGB or (H, W) mono, uint8, rectified.
+            stamp_ns: Time of the image in nanoseconds.
+            intrinsics: Camera of the image at its size.
+            wanted: Outputs that somebody uses, of ``depth``, ``flow``, ``motion_mask``. Depth and
+                odometry are always computed.
+
+        Returns:
+            Everything known after this frame.
+
+        Raises:
+            InputError: The image has another size than its camera, is not uint8 mono or RGB, or
+                ``wanted`` names something else. The state stays as it was.
+        """
+        unknown = wanted - OUTPUTS
+        if unknown:
+            raise InputError(
+                f"unknown outputs {', '.join(sorted(unknown))}: choose of "
+                f"{', '.join(sorted(OUTPUTS))}"
+            )
+        if image_rgb.shape[:2] != (intrinsics.height, intrinsics.width):
+            raise InputError(
+                f"the image is {image_rgb.shape[1]}x{image_rgb.shape[0]} but its camera_info says "
+                f"{intrinsics.width}x{intrinsics.height}: both must come from the same driver mode"
+                if image_rgb.ndim >= 2
+                else f"the image must have two or three axes, got shape {image_rgb.shape}"
+            )
+        timings = _Timings()
+        bundle = self._bundle
+        with timings.stage("preprocess"):
+            network_input, gray = prepare_image(
+                image_rgb, bundle.width, bundle.height, bundle.color
+            )
+        camera = intrinsics.resized(bundle.width, bundle.height)
+        self._reset_if_needed(stamp_ns, intrinsics)
+        with timings.stage("depth"):
+            depth = self._depth(network_input, camera)
+
+        prev, flow, mask, egomotion = self._prev, None, None, None
+        if prev is not None:
+            with timings.stage("pose"):
+                guess = self._runtime.pose(network_input, prev.network_input)[0]
+            with timings.stage("flow"):
+                flow_cur_prev, flow_prev_cur = (
+                    np.ascontiguousarray(f[0].transpose(1, 2, 0))
+                    for f in self._runtime.flow(network_input, prev.network_input)
+                )
+            with timings.stage("egomotion"):
+                settings = self._config.egomotion
+                consistent = is_consistent(
+                    flow_cur_prev,
+                    flow_prev_cur,
+                    settings.consistency_px,
+                    settings.consistency_relative,
+                )
+                guesses = [guess] if prev.T_before_this is None else [guess, prev.T_before_this]
+                egomotion = estimate_egomotion(
+                    FramePair(depth, prev.depth, flow_cur_prev, flow_prev_cur, gray, camera),
+                    guesses,
+                    settings,
+                    is_consistent_cur=consistent,
+                )
+            if "motion_mask" in wanted and egomotion.T_prev_cur is not None:
+                with timings.stage("motion_mask"):
+                    mask = motion_mask(
+                        flow_cur_prev,
+                        rigid_flow(depth, egomotion.T_prev_cur, camera),
+                        consistent,
+                        self._config.motion_mask,
+                    )
+            if "flow" in wanted:
+                flow = -flow_cur_prev
+
+        step = None if egomotion is None else egomotion.T_prev_cur
+        if step is not None:
+            self._T_odom_cam = rigid.nearest_rigid(self._T_odom_cam @ step)
+        self._prev = _Frame(stamp_ns, intrinsics, network_input, depth, step)
+        reset_reason, self._reset_reason = self._reset_reason, None
+        return FrameResult(
+            stamp_ns=stamp_ns,
+            intrinsics=camera,
+            depth=depth,
+            flow=flow,
+            motion_mask=mask,
+            T_prev_cur=None if step is None else step.copy(),
+            T_odom_cam=self.T_odom_cam,
+            pose_covariance=np.eye(6) * LOST_VARIANCE
+            if egomotion is None
+            else egomotion.covariance,
+            tracking=_tracking(egomotion),
+            reset_reason=reset_reason,
+            timings_ms=timings.finish(),
+            egomotion=egomotion,
+        )
+
+    def _depth(self, network_input: FloatArray, camera: Intrinsics) -> Float32:
+        canonical = self._runtime.depth(network_input)[0, 0]
+        limits = self._bundle.info.depth
+        is_valid = (canonical >= limits.min_canonical) & (canonical <= limits.max_canonical)
+        depth = depth_from_canonical(canonical, np.float32(camera.fx), camera.width)
+        result: Float32 = np.where(is_valid, depth, np.float32(np.nan)).astype(np.float32)
+        return result
+
+    def _reset_if_needed(self, stamp_ns: int, camera: Intrinsics) -> None:
+        prev = self._prev
+        if prev is None:
+            return
+        gap_s = (stamp_ns - prev.stamp_ns) / 1e9
+        if gap_s < 0:
+            self.reset(f"the stamp went back by {-gap_s:.3f} s")
+        elif gap_s > self._config.max_gap_s:
+            self._prev = None
+            self._reset_reason = (
+                f"no image for {gap_s:.3f} s (more than {self._config.max_gap_s} s)"
+            )
+        elif camera != prev.camera:
+            self._prev = None
+            self._reset_reason = f"the camera changed from {prev.camera} to {camera}"
+
+
+def _tracking(egomotion: Egomotion | None) -> Tracking:
+    if egomotion is None:
+        return Tracking.INITIALISING
+    return Tracking.LOST if egomotion.T_prev_cur is None else Tracking.TRACKING
+
+
+class _Timings:
+    """Wall time of named stages."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._stages_ms: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._stages_ms[name] = (time.perf_counter() - start) * 1e3
+
+    def finish(self) -> dict[str, float]:
+        return {**self._stages_ms, "total": (time.perf_counter() - self._start) * 1e3}
