@@ -1,12 +1,12 @@
 """Camera motion between two frames from flow and depth, with the pose network as a first guess.
 
-Flow says where a grid of points went, depth says how far away they are, and the motion that explains
-both is found in two steps: hypotheses (the pose network's answer, the previous motion, PnP with
-RANSAC) are scored, and the best one is refined by robust Gauss-Newton on both flow directions.
+Flow says where a grid of points went, depth says how far away they are, and the motion that
+explains both is found in two steps: hypotheses (the pose network's answer, the previous motion, PnP
+with RANSAC) are scored, and the best one is refined by robust Gauss-Newton on both flow directions.
 
-The two sources of error are kept apart. Flow is off by a fraction of a pixel in any direction; depth
-is off by a fraction of itself, which shifts a point along its epipolar line only, and the more the
-larger its parallax. So a residual across the epipolar line weighs as much as flow is exact, a
+The two sources of error are kept apart. Flow is off by a fraction of a pixel in any direction;
+depth is off by a fraction of itself, which shifts a point along its epipolar line only, and the
+more the larger its parallax. So a residual across the epipolar line weighs as much as flow is exact, a
 residual along it as little as depth is uncertain: rotation and heading come from geometry that a
 wrong depth cannot bend, and depth sets the length of the step.
 """
@@ -154,8 +154,8 @@ def estimate_egomotion(
         T_prev_cur_guesses: First guesses, (4, 4) each; the first one is the pose network's and is
             what remains when geometry finds nothing better.
         config: Tolerances.
-        is_consistent_cur: (H, W) bool, forward-backward check of ``flow_cur_prev`` where it has been
-            done already.
+        is_consistent_cur: (H, W) bool, forward-backward check of ``flow_cur_prev`` where it has
+            been done already.
 
     Returns:
         The motion, or the reason why there is none.
@@ -231,7 +231,8 @@ class _Problem:
 
     def squared_residuals(self, T_prev_cur: Float64) -> Float64:
         """Return the squared whitened residual of each point, (N,); huge behind the camera."""
-        return _squared(self._whitened(T_prev_cur, with_jacobian=False)[0])
+        residuals, _ = self._whitened(T_prev_cur, with_jacobian=False)
+        return _squared(residuals)
 
     def cost(self, T_prev_cur: Float64) -> float:
         """Return the mean of the squared residuals, each cut off at the inlier limit."""

@@ -27,8 +27,8 @@ class RigidFlow:
 
     Attributes:
         flow: (H, W, 2) float32, pixels, from the current image into the other one.
-        per_log_depth: (H, W, 2) float32, derivative of ``flow`` by the logarithm of depth: it points
-            along the epipolar line, and its length is the parallax.
+        per_log_depth: (H, W, 2) float32, derivative of ``flow`` by the logarithm of depth: it
+            points along the epipolar line, and its length is the parallax.
         is_visible: (H, W) bool, depth is valid and the point is in front of the other camera and
             inside its image.
     """

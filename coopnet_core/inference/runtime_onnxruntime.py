@@ -113,7 +113,7 @@ def _session(bundle: Bundle, network: NetworkName, threads: int, onnxruntime: An
         ) from error
     shape = [1, 3, bundle.height, bundle.width]
     _check_signature(
-        path.name, "inputs", session.get_inputs(), {name: shape for name in _INPUTS[network]}
+        path.name, "inputs", session.get_inputs(), dict.fromkeys(_INPUTS[network], shape)
     )
     _check_signature(
         path.name,

@@ -1,6 +1,7 @@
 """A small world with exact depth, flow and motion, drawn by casting one ray per pixel.
 
-A street canyon: ground, two walls, an end wall, two parked boxes, and one box that may move by itself.
+A street canyon: ground, two walls, an end wall, two parked boxes, and one box that may move by
+itself.
 """
 
 from __future__ import annotations

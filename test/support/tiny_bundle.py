@@ -8,16 +8,18 @@ Use it wherever a test needs a bundle but not a trained model::
     path = write_tiny_bundle(tmp_path / "bundle", flow=(2.0, 0.0))      # see below
     bundle = load_bundle(path)
     pipeline = FramePipeline(bundle, OnnxRuntime(bundle, num_threads=1))
-    result = pipeline.step(textured_image(128, 64), stamp_ns, Intrinsics(128, 64, 64, 64, 63.5, 31.5))
+    camera = Intrinsics(128, 64, 64.0, 64.0, 63.5, 31.5)
+    result = pipeline.step(textured_image(128, 64), stamp_ns, camera)
 
 The networks ignore the images. ``depth`` is canonical depth, so a camera with ``fx == width`` (of
 the image that you feed, any size) sees exactly this depth; ``flow`` is ``flow_tgt_src``, the motion
 from the current image into the previous one, and ``FrameResult.flow`` is minus that.
 
 A constant flow ``(u, v)`` over a constant depth is the flow of a sideways step: whatever the pose
-network says, the pipeline refines it to no rotation and the translation ``(u d / fx, v d / fy, 0)``,
-with ``fx``, ``fy`` of the 64x32 image and ``d = depth * fx / 64``. A flow of zero is standing still, exactly. Give an array
-of shape (2, H, W) as ``flow`` to move a block by itself, see ``block_flow``.
+network says, the pipeline refines it to no rotation and the translation
+``(u d / fx, v d / fy, 0)``, with ``fx``, ``fy`` of the 64x32 image and ``d = depth * fx / 64``.
+A flow of zero is standing still, exactly. Give an array of shape (2, H, W) as ``flow`` to move a
+block by itself, see ``block_flow``.
 
 Feed ``textured_image``, not zeros: on an image without texture nothing can be tracked, and the
 pipeline says so (``Tracking.LOST``).
@@ -127,7 +129,7 @@ def block_flow(
     width: int = WIDTH,
     height: int = HEIGHT,
 ) -> npt.NDArray[np.float32]:
-    """Return a flow (2, H, W) that is ``block`` inside ``box`` = (x, y, w, h), else ``background``."""
+    """Return a flow (2, H, W): ``block`` inside ``box`` = (x, y, w, h), ``background`` elsewhere."""
     flow = np.empty((2, height, width), np.float32)
     flow[:] = np.asarray(background, np.float32)[:, None, None]
     x, y, w, h = box
