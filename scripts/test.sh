@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Everything that has to hold: style, types, the direction of imports, `colcon build`, `colcon test`.
+# Usage: scripts/test.sh [options for pytest, such as -k name or -m "not launch"]
+# The last line is the result of the tests; the exit status is 0 only if every step passed and at
+# least one test ran.
+set -uo pipefail
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv=${COOPNET_VENV:-$repo/.venv}
+"$repo/scripts/setup.sh" dev || exit 1
+unset _ROS_WHEELS_BOOTSTRAP_COMPLETE
+cd "$repo"
+python=$venv/bin/python
+
+# Tests talk among themselves, not with other robots on the network, and leave cores to others.
+export ROS_AUTOMATIC_DISCOVERY_RANGE=${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+# From the environment even where another colcon is installed: it writes the scripts' interpreter.
+colcon() { "$python" -c 'import sys; from colcon_core.command import main; sys.exit(main())' "$@"; }
+
+failed=()
+step() {
+    local name=$1 started=$SECONDS
+    shift
+    printf '\n== %s\n' "$name"
+    if "$@"; then
+        printf -- '-- %s: ok (%d s)\n' "$name" $((SECONDS - started))
+    else
+        printf -- '-- %s: FAILED (%d s)\n' "$name" $((SECONDS - started))
+        failed+=("$name")
+    fi
+}
+
+step "ruff check" "$python" -m ruff check .
+step "ruff format" "$python" -m ruff format --check .
+step "mypy" "$python" -m mypy
+step "import-linter" "$venv/bin/lint-imports"
+paths=(--base-paths . --packages-select coopnet_ros)
+step "colcon build" colcon build "${paths[@]}" --event-handlers console_cohesion+
+
+# colcon says OK when it finds no test and when tests fail, so the result is read from the report.
+report=build/coopnet_ros/pytest.xml
+rm -f "$report"
+step "colcon test" colcon test "${paths[@]}" --event-handlers console_direct+ \
+    --python-testing pytest --pytest-args "$@"
+summary=$("$python" scripts/test_summary.py "$report") || failed+=("tests")
+
+if [ ${#failed[@]} -gt 0 ]; then
+    printf '\nFAILED steps: %s\n' "$(IFS=,; echo "${failed[*]}")"
+else
+    printf '\nall steps passed\n'
+fi
+echo "$summary"
+[ ${#failed[@]} -eq 0 ]
