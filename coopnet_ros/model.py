@@ -1,0 +1,64 @@
+"""A bundle made ready to run: checked, loaded, warmed up."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from coopnet_core.errors import BundleError, CoopNetError
+from coopnet_core.inference.bundle import Bundle, default_bundle_path, load_bundle
+from coopnet_core.inference.pipeline import FramePipeline, PipelineConfig
+from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
+
+
+@dataclass
+class Model:
+    """What a configured node runs.
+
+    Attributes:
+        bundle: The checked bundle.
+        runtime: Its networks, loaded.
+        pipeline: Takes frames.
+        load_s: Seconds that loading and warming up took.
+    """
+
+    bundle: Bundle
+    runtime: OnnxRuntime
+    pipeline: FramePipeline
+    load_s: float
+
+
+def load_model(path: str, num_threads: int, max_gap_s: float) -> Model:
+    """Load a bundle and run its networks once, so that the first frame is not the slow one.
+
+    Args:
+        path: Directory of the bundle; empty for the included one.
+        num_threads: CPU threads of the networks; 0 takes every core.
+        max_gap_s: Longest time between two frames that are compared.
+
+    Returns:
+        The model, ready for its first frame.
+
+    Raises:
+        BundleError: The bundle is missing, damaged, or its networks do not run.
+        RuntimeUnavailableError: ONNX Runtime is not installed.
+    """
+    start_s = time.monotonic()
+    bundle = load_bundle(Path(path) if path else default_bundle_path())
+    runtime = OnnxRuntime(bundle, num_threads)
+    image = np.zeros((1, 3, bundle.height, bundle.width), np.float32)
+    try:
+        runtime.depth(image)
+        runtime.pose(image, image)
+        runtime.flow(image, image)
+    except CoopNetError:
+        raise
+    except Exception as error:  # the runtime's errors share no public base class
+        raise BundleError(
+            f"the networks of {bundle.path} load but do not run: {error}; export the bundle again"
+        ) from error
+    pipeline = FramePipeline(bundle, runtime, PipelineConfig(max_gap_s=max_gap_s))
+    return Model(bundle, runtime, pipeline, time.monotonic() - start_s)

@@ -1,0 +1,265 @@
+"""The parameters of the perception node: one table that declares, checks and documents them.
+
+``python -m coopnet_ros.parameters yaml`` prints ``config/coopnet.yaml``, and ``... markdown`` the
+table of ``docs/interface.md``; tests hold both to the table.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import ParameterException
+from rclpy.node import Node
+
+from coopnet_core.errors import ConfigError
+
+Value = bool | int | float | str | list[float]
+
+NODE_NAME = "coopnet"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter.
+
+    Attributes:
+        name: Its name.
+        default: Its default, whose type is the parameter's type.
+        description: What it does, with unit.
+        minimum: Smallest value of a number.
+        maximum: Largest value of a number.
+        choices: Allowed strings; empty for any.
+        is_dynamic: Whether it may change at run time; otherwise it is read once, at start.
+    """
+
+    name: str
+    default: Value
+    description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    is_dynamic: bool = False
+
+    @property
+    def type_name(self) -> str:
+        """Type as ROS calls it."""
+        if isinstance(self.default, list):
+            return "double array"
+        names = {bool: "bool", int: "integer", float: "double", str: "string"}
+        return names[type(self.default)]
+
+    @property
+    def allowed(self) -> str:
+        """Allowed values in words, empty for any."""
+        if self.choices:
+            return ", ".join(self.choices)
+        if self.minimum is None:
+            return ""
+        return f"{self.minimum:g} to {self.maximum:g}"
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Return what ``ros2 param describe`` shows."""
+        text = self.description + (f" One of: {self.allowed}." if self.choices else "")
+        descriptor = ParameterDescriptor(description=text, read_only=not self.is_dynamic)
+        if self.minimum is not None and self.maximum is not None:
+            if isinstance(self.default, float):
+                span = FloatingPointRange(from_value=self.minimum, to_value=self.maximum)
+                descriptor.floating_point_range = [span]
+            else:
+                integers = IntegerRange(
+                    from_value=int(self.minimum), to_value=int(self.maximum), step=1
+                )
+                descriptor.integer_range = [integers]
+        return descriptor
+
+
+TABLE: tuple[Parameter, ...] = (
+    Parameter("autostart", True, "Configure and activate at start, without a lifecycle manager."),
+    Parameter(
+        "bundle",
+        "",
+        "Directory of the trained model; empty for the included one. Setting it at run time loads "
+        "that model; one that cannot be used is refused and the old one keeps running.",
+        is_dynamic=True,
+    ),
+    Parameter("device", "cpu", "Where the networks run.", choices=("cpu",)),
+    Parameter("num_threads", 0, "CPU threads of the networks; 0 takes every core.", 0, 256),
+    Parameter(
+        "image_transport",
+        "raw",
+        "Input type: sensor_msgs/Image on `image`, or sensor_msgs/CompressedImage (JPEG, PNG) on "
+        "`image/compressed`.",
+        choices=("raw", "compressed"),
+    ),
+    Parameter(
+        "image_reliability",
+        "best_effort",
+        "QoS reliability of the image and camera_info subscriptions. best_effort receives from "
+        "every publisher; reliable loses nothing on a poor network, but receives nothing from a "
+        "best-effort publisher.",
+        choices=("best_effort", "reliable"),
+    ),
+    Parameter(
+        "rectify",
+        True,
+        "Undo lens distortion with the model of camera_info. false for an image that is rectified "
+        "already while its camera_info still describes the lens.",
+    ),
+    Parameter("odom_frame", "odom", "Parent frame of odometry."),
+    Parameter("base_frame", "base_link", "Child frame of odometry: the robot."),
+    Parameter(
+        "publish_tf",
+        True,
+        "Publish TF odom_frame -> base_frame, and base_frame -> camera where the camera's mounting "
+        "comes from `camera_xyz_rpy`. false beside a filter that publishes the same transform.",
+    ),
+    Parameter(
+        "camera_mounting",
+        "auto",
+        "Where the camera's pose on the base comes from: TF, `camera_xyz_rpy`, or TF when it knows "
+        "the camera's frame at the first image and else `camera_xyz_rpy`. With tf there is no "
+        "odometry until the transform is there.",
+        choices=("auto", "tf", "parameter"),
+    ),
+    Parameter(
+        "camera_xyz_rpy",
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        "Pose of the camera on the base, FLU axes: x, y, z [m], roll, pitch, yaw [rad]; zeros look "
+        "forward.",
+    ),
+    Parameter(
+        "max_gap_s",
+        1.0,
+        "Longest time between two images [s]; after a longer one odometry starts anew from where "
+        "it was.",
+        0.05,
+        60.0,
+    ),
+    Parameter("path_length", 1000, "Poses kept for `~/path`.", 1, 100000),
+    Parameter(
+        "path_period_s",
+        0.5,
+        "Shortest time between two messages on `~/path` [s].",
+        0.0,
+        60.0,
+        is_dynamic=True,
+    ),
+    Parameter(
+        "no_image_warning_s",
+        5.0,
+        "Warn when no image has come for so long [s].",
+        0.5,
+        3600.0,
+        is_dynamic=True,
+    ),
+    Parameter(
+        "diagnostics_period_s", 1.0, "Time between two messages on /diagnostics [s].", 0.1, 60.0
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of all parameters; see ``TABLE``."""
+
+    autostart: bool
+    bundle: str
+    device: str
+    num_threads: int
+    image_transport: str
+    image_reliability: str
+    rectify: bool
+    odom_frame: str
+    base_frame: str
+    publish_tf: bool
+    camera_mounting: str
+    camera_xyz_rpy: Sequence[float]
+    max_gap_s: float
+    path_length: int
+    path_period_s: float
+    no_image_warning_s: float
+    diagnostics_period_s: float
+
+
+def declare(node: Node) -> Settings:
+    """Declare every parameter of ``TABLE`` on a node and return their values.
+
+    Raises:
+        ConfigError: A value from the command line or a YAML file has another type, is out of range
+            or not among the choices.
+    """
+    for parameter in TABLE:
+        try:
+            node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+        except ParameterException as error:
+            allowed = f" ({parameter.allowed})" if parameter.allowed else ""
+            raise ConfigError(
+                f"parameter '{parameter.name}' takes a {parameter.type_name}{allowed}: {error}"
+                + ("; write 5.0, not 5" if "double" in parameter.type_name else "")
+            ) from error
+        value = node.get_parameter(parameter.name).value
+        if parameter.choices and value not in parameter.choices:
+            raise ConfigError(
+                f"parameter '{parameter.name}' must be one of {parameter.allowed}, got '{value}'"
+            )
+    return read(node)
+
+
+def read(node: Node) -> Settings:
+    """Return the present values of the parameters that ``declare`` has declared."""
+    return Settings(**{p.name: node.get_parameter(p.name).value for p in TABLE})
+
+
+def yaml_text() -> str:
+    """Return a parameter file with every parameter, its default and its description."""
+    lines = [
+        "# Parameters of the perception node, with their defaults.",
+        "# Made by `python -m coopnet_ros.parameters yaml`.",
+        "/**:",
+        f"  {NODE_NAME}:",
+        "    ros__parameters:",
+    ]
+    for parameter in TABLE:
+        note = parameter.description
+        if parameter.allowed:
+            note += f" Allowed: {parameter.allowed}."
+        note += " Can change at run time." if parameter.is_dynamic else ""
+        lines += [f"      # {line}" for line in textwrap.wrap(note, 90)]
+        # JSON is YAML, and keeps 1.0 a double and "" a string.
+        lines.append(f"      {parameter.name}: {json.dumps(parameter.default)}")
+    return "\n".join(lines) + "\n"
+
+
+def markdown_table() -> str:
+    """Return the parameters as a Markdown table."""
+    lines = [
+        "| parameter | type | default | allowed | change | meaning |",
+        "|---|---|---|---|---|---|",
+    ]
+    for parameter in TABLE:
+        change = "at run time" if parameter.is_dynamic else "at start"
+        default = json.dumps(parameter.default)
+        lines.append(
+            f"| `{parameter.name}` | {parameter.type_name} | `{default}` | {parameter.allowed} "
+            f"| {change} | {parameter.description} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the parameters as ``yaml`` or ``markdown``."""
+    printers = {"yaml": yaml_text, "markdown": markdown_table}
+    if len(arguments) != 1 or arguments[0] not in printers:
+        print("usage: python -m coopnet_ros.parameters yaml|markdown", file=sys.stderr)
+        return 2
+    print(printers[arguments[0]](), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,274 @@
+"""A camera, a listener and the perception node in a process of its own, over real DDS.
+
+Each ``Harness`` has a domain and a namespace of its own, so tests that run side by side do not hear
+each other::
+
+    with Harness(tmp_path) as harness:
+        harness.start_node(bundle=path)
+        harness.listen("coopnet/odom", Odometry)
+        harness.wait_for_node()
+        harness.send_image(stamp_ns, image)
+        odom = harness.wait_for("coopnet/odom")
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+import rclpy
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.parameter_client import AsyncParameterClient
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from coopnet_core.geometry.intrinsics import Intrinsics
+from coopnet_ros.camera_info import camera_info_from_intrinsics
+from coopnet_ros.images import compressed_from_bytes, image_from_array
+
+ROOT = Path(__file__).resolve().parents[2]
+CAMERA_FRAME = "camera_optical_frame"
+WIDTH, HEIGHT = 128, 64
+INTRINSICS = Intrinsics(WIDTH, HEIGHT, 128.0, 128.0, 63.5, 31.5)
+START_NS = 1_700_000_000_000_000_000
+PERIOD_NS = 100_000_000
+TIMEOUT_S = 15.0
+
+
+class Harness:
+    """The test's own node, in a thread, and the node under test, in a process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.domain = random.randint(1, 100)
+        self.namespace = f"/t{secrets.token_hex(4)}"
+        self.received: dict[str, list[Any]] = {}
+        self._log = folder / f"node_{secrets.token_hex(4)}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._context = rclpy.Context()
+        os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        rclpy.init(context=self._context, domain_id=self.domain)
+        self.node = rclpy.create_node(
+            "test", namespace=self.namespace, context=self._context, use_global_arguments=False
+        )
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        reliable = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+        self.image_publisher = self.node.create_publisher(Image, "image", reliable)
+        self.compressed_publisher = self.node.create_publisher(
+            CompressedImage, "image/compressed", reliable
+        )
+        self.info_publisher = self.node.create_publisher(CameraInfo, "camera_info", reliable)
+        self.listen("/diagnostics", DiagnosticArray)
+        self._thread.start()
+
+    def __enter__(self) -> Harness:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop_node()
+        self._context.try_shutdown()
+        self._thread.join(timeout=5)
+        self.node.destroy_node()
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            return
+
+    # The node under test
+
+    def start_node(self, *, arguments: tuple[str, ...] = (), **values: Any) -> None:
+        """Start the perception node; keywords are parameters."""
+        values = {"image_reliability": "reliable", "diagnostics_period_s": 0.2, **values}
+        command = [sys.executable, "-m", "coopnet_ros.perception_node", "--ros-args"]
+        command += ["-r", f"__ns:={self.namespace}", *arguments]
+        for name, value in values.items():
+            command += ["-p", f"{name}:={_yaml(value)}"]
+        environment = {
+            **os.environ,
+            "ROS_DOMAIN_ID": str(self.domain),
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+        }
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def stop_node(self) -> int:
+        """Interrupt the node and return its exit status."""
+        if self._process is None:
+            return 0
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+        try:
+            return self._process.wait(timeout=10)
+        finally:
+            self._process.kill()
+            self._process = None
+
+    def wait_for_exit(self) -> int:
+        """Wait until the node ends by itself and return its exit status."""
+        assert self._process is not None
+        return self._process.wait(timeout=TIMEOUT_S)
+
+    def node_is_alive(self) -> bool:
+        """Return whether the node's process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def log(self) -> str:
+        """Return what the node has printed."""
+        return self._log.read_text(errors="replace")
+
+    def wait_for_node(self) -> None:
+        """Wait until the node listens to the camera and publishes to every listener."""
+        self.until(
+            lambda: (
+                self.info_publisher.get_subscription_count() > 0
+                and (
+                    self.image_publisher.get_subscription_count()
+                    + self.compressed_publisher.get_subscription_count()
+                )
+                > 0
+                and all(
+                    self.node.count_publishers(self.resolve(topic)) > 0 for topic in self.received
+                )
+            ),
+            "the node to listen and publish",
+        )
+
+    # Input
+
+    def header(self, stamp_ns: int, frame_id: str = CAMERA_FRAME) -> Header:
+        """Return a header."""
+        seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+        return Header(stamp=Time(sec=seconds, nanosec=nanoseconds), frame_id=frame_id)
+
+    def send_info(self, intrinsics: Intrinsics = INTRINSICS) -> None:
+        """Publish a CameraInfo."""
+        self.info_publisher.publish(camera_info_from_intrinsics(intrinsics, self.header(START_NS)))
+
+    def send_image(
+        self, stamp_ns: int, image: np.ndarray, encoding: str = "rgb8", frame_id: str = CAMERA_FRAME
+    ) -> None:
+        """Publish an Image."""
+        header = self.header(stamp_ns, frame_id)
+        self.image_publisher.publish(image_from_array(image, encoding, header))
+
+    def send_jpeg(self, stamp_ns: int, image: np.ndarray, *, num_bytes: int | None = None) -> None:
+        """Publish a JPEG of an RGB picture, cut off after ``num_bytes``."""
+        encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+        msg = compressed_from_bytes(encoded[:num_bytes], "jpeg", self.header(stamp_ns))
+        self.compressed_publisher.publish(msg)
+
+    # Output
+
+    def resolve(self, topic: str) -> str:
+        """Return the full name of a topic."""
+        return topic if topic.startswith("/") else f"{self.namespace}/{topic}"
+
+    def listen(self, topic: str, msg_type: type, qos: QoSProfile | int = 50) -> None:
+        """Keep every message of a topic in ``received[topic]``."""
+        messages = self.received.setdefault(topic, [])
+        self.node.create_subscription(msg_type, self.resolve(topic), messages.append, qos)
+
+    def wait_for(
+        self, topic: str, condition: Callable[[Any], bool] = lambda _: True, since: int = 0
+    ) -> Any:
+        """Wait for a message that fulfils a condition and return it."""
+        found: list[Any] = []
+
+        def look() -> bool:
+            found[:] = [m for m in self.received[topic][since:] if condition(m)]
+            return bool(found)
+
+        self.until(look, f"a message on {topic}")
+        return found[0]
+
+    def wait_for_stamp(self, topic: str, stamp_ns: int) -> Any:
+        """Wait for the message of a topic that carries a stamp and return it."""
+        return self.wait_for(topic, lambda m: stamp_of(m) == stamp_ns)
+
+    def wait_for_status(self, part: str, text: str) -> DiagnosticStatus:
+        """Wait until the node's status ``part`` has ``text`` in its message and return it."""
+        name = f"{self.namespace}/coopnet: {part}".lstrip("/")
+        found: list[DiagnosticStatus] = []
+        seen: set[str] = set()
+
+        def look() -> bool:
+            for array in list(self.received["/diagnostics"]):
+                for status in array.status:
+                    if status.name == name:
+                        seen.add(status.message)
+                        if text in status.message:
+                            found.append(status)
+            return bool(found)
+
+        try:
+            self.until(look, f"'{text}' in status '{name}'")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\nseen instead: {sorted(seen)}") from None
+        return found[-1]
+
+    def call(self, name: str, service_type: Any, request: Any) -> Any:
+        """Call a service of the node and return the response."""
+        client = self.node.create_client(service_type, self.resolve(name))
+        self.until(client.service_is_ready, f"service {name}")
+        future = client.call_async(request)
+        self.until(future.done, f"an answer of {name}")
+        return future.result()
+
+    def set_parameter(self, name: str, value: Any) -> Any:
+        """Set a parameter of the node and return the result."""
+        client = AsyncParameterClient(self.node, f"{self.namespace}/coopnet")
+        self.until(client.services_are_ready, "the parameter services")
+        future = client.set_parameters([Parameter(name, value=value)])
+        self.until(future.done, f"parameter {name} to be set")
+        return future.result().results[0]
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until a condition holds; fail with the node's log if it does not."""
+        end_s = time.monotonic() + TIMEOUT_S
+        while not condition():
+            if time.monotonic() > end_s:
+                raise AssertionError(
+                    f"waited {TIMEOUT_S:g} s for {what}; node's log:\n{self.log()}"
+                )
+            time.sleep(0.01)
+
+
+def stamp_of(msg: Any) -> int:
+    """Return the stamp of a message in nanoseconds."""
+    return int(msg.header.stamp.sec) * 1_000_000_000 + int(msg.header.stamp.nanosec)
+
+
+def _yaml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (str, Path)):
+        return f"'{value}'"
+    return str(value)
