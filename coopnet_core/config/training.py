@@ -1,0 +1,128 @@
+"""Settings of a training run; the YAML files in ``config/recipes`` have the same keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MULTIPLE = 32
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(Settings):
+    """Frames to learn from."""
+
+    kind: Literal["kitti_odometry", "karlsruhe", "image_folder", "video"]
+    path: Path = Field(description="Below the data root: set root, image folder or video file.")
+    sequence: str = Field("", description="Sequence name, for kitti_odometry and karlsruhe.")
+    first: int | None = Field(None, ge=0, description="First frame; none takes all frames.")
+    last: int | None = Field(None, ge=0, description="Last frame, included.")
+    gaps: tuple[int, ...] = Field((1,), description="Distances in frames of temporal pairs.")
+    stereo: bool = Field(False, description="Add each frame's stereo partner, with known pose.")
+    repeat: int = Field(1, ge=1, description="How often an epoch shows this source's stereo pairs.")
+    min_motion: float = Field(
+        0.01, ge=0, le=1, description="Temporal pairs that differ by less are left out."
+    )
+    calibration: Path | None = Field(None, description="Calibration file, for folder and video.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Source:
+        if (self.first is None) != (self.last is None):
+            raise ValueError("give both first and last, or neither")
+        if self.first is not None and self.last is not None and self.last < self.first:
+            raise ValueError(f"last ({self.last}) is before first ({self.first})")
+        if self.kind in ("kitti_odometry", "karlsruhe") and not self.sequence:
+            raise ValueError(f"kind {self.kind} needs a sequence name")
+        if self.kind == "video" and self.calibration is None:
+            raise ValueError("kind video needs a calibration file")
+        return self
+
+
+class Stage(Settings):
+    """A part of the run with its own image size."""
+
+    name: str
+    steps: int = Field(ge=1)
+    width: int = Field(ge=64, multiple_of=MULTIPLE)
+    height: int = Field(ge=64, multiple_of=MULTIPLE)
+    rebalance: bool = Field(
+        True,
+        description="Select pixels and use occlusion; false is the warm-up, in which every network "
+        "learns from its own error on every pixel in view.",
+    )
+
+
+class BandSettings(Settings):
+    """See ``losses.rebalancing.BandConfig``."""
+
+    mode: Literal["histogram", "half_sample"] = "histogram"
+    scope: Literal["image", "batch", "running"] = "image"
+    width: Literal["mad", "shortest"] = "mad"
+    kappa: float = Field(1.0, gt=0)
+    fraction: float = Field(0.68, gt=0, le=1)
+    momentum: float = Field(0.05, gt=0, le=1)
+
+
+class LossSettings(Settings):
+    """Weights and open choices of the hybrid loss."""
+
+    band: BandSettings = BandSettings()
+    normalise_by: Literal["kept", "all"] = Field(
+        "kept", description="Divide the depth term by |V_eta| or by all valid pixels."
+    )
+    flow_pixels: Literal["all", "complement"] = Field(
+        "all", description="Flow learns from every valid pixel or from those outside the band."
+    )
+    scale_weights: tuple[float, float, float] = Field(
+        (1.0, 0.5, 0.25), description="Weights of the photometric terms at strides 1, 4, 8."
+    )
+    depth_photometric: float = Field(1.0, ge=0)
+    flow_photometric: float = Field(1.0, ge=0)
+    depth_smoothness: float = Field(1e-3, ge=0)
+    flow_smoothness: float = Field(60.0, ge=0)
+    flow_consistency: float = Field(0.0, ge=0)
+    epipolar: float = Field(0.01, ge=0)
+
+
+class TrainingConfig(Settings):
+    """Everything that decides the result of a run."""
+
+    recipe: Literal["coopnet"] = "coopnet"
+    variant: Literal["small", "base"] = "small"
+    pretrained: bool = True
+    imagenet_weights: Path | None = None
+    color: Literal["gray", "rgb"] = Field(
+        "gray", description="What the training frames are; a bundle converts its input to it."
+    )
+    sources: tuple[Source, ...] = Field(min_length=1)
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    batch_size: int = Field(4, ge=1)
+    learning_rate: float = Field(3e-4, gt=0)
+    final_learning_rate: float = Field(1e-5, gt=0)
+    learning_rate_warmup_steps: int = Field(100, ge=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    clip_gradient_norm: float = Field(
+        5.0, gt=0, description="Per network, so that one cannot take another's share."
+    )
+    seed: int = Field(0, ge=0)
+    loss: LossSettings = LossSettings()
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of all stages together."""
+        return sum(stage.steps for stage in self.stages)
+
+    def stage_at(self, step: int) -> Stage:
+        """Return the stage that ``step`` (from 0) belongs to; the last one after the end."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage
+            step -= stage.steps
+        return self.stages[-1]

@@ -1,0 +1,1 @@
+"""Loss terms: error maps, masks and the rebalancing between the networks."""

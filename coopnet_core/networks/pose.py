@@ -1,0 +1,47 @@
+"""Pose network: two images in, the motion between their cameras out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from coopnet_core.networks.encoder import Encoder
+
+OUTPUT_SCALE = 0.01
+"""Keeps the first predictions near the identity (Zhou et al., CVPR 2017)."""
+
+
+class PoseNetwork(nn.Module):
+    """Predict ``T_src_tgt`` as axis-angle and translation.
+
+    Args:
+        encoder: Pyramid over both images stacked along channels, down to stride 16.
+        width: Channels of the head.
+    """
+
+    def __init__(self, encoder: Encoder, *, width: int = 128) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Sequential(
+            nn.Conv2d(encoder.feature_channels[-1], width, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, 6, 1),
+        )
+
+    def forward(self, image_tgt: Tensor, image_src: Tensor) -> Tensor:
+        """Predict motion.
+
+        Args:
+            image_tgt: (B, 3, H, W) in [0, 1].
+            image_src: (B, 3, H, W) in [0, 1].
+
+        Returns:
+            (B, 6): axis-angle in radians, then translation in the depth's unit.
+        """
+        features = self.encoder(torch.cat([image_tgt, image_src], dim=1))[-1]
+        vector: Tensor = self.head(features).float().mean(dim=(2, 3)) * OUTPUT_SCALE
+        return vector

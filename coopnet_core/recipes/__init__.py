@@ -1,0 +1,1 @@
+"""One file per published system: how it turns a prediction into losses."""

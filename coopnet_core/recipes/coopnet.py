@@ -1,0 +1,173 @@
+"""CoopNet's hybrid loss (Hariat, Manzanera & Filliat, WACV 2023).
+
+The main text was not available to us: the structure follows the abstract and the supplement, and
+what they leave open is a setting with a documented default (``LossSettings``). Deviations and
+additions:
+
+* Each pair is used in both directions, and the loss is made at strides 1, 4 and 8, each with a band
+  of its own.
+* Occlusion comes from forward-backward consistency of flow.
+* The epipolar distance has an absolute value (the printed one has a sign). Its gradient reaches
+  flow and pose.
+* Warm-up: until the stage says ``rebalance``, every network learns from every pixel in view.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from coopnet_core.config import LossSettings
+from coopnet_core.geometry.camera import scale_intrinsics
+from coopnet_core.geometry.canonical import depth_from_canonical
+from coopnet_core.geometry.occlusion import occlusion_mask
+from coopnet_core.geometry.se3 import invert
+from coopnet_core.geometry.warp import warp_by_depth, warp_by_flow
+from coopnet_core.losses.consistency import flow_consistency_loss
+from coopnet_core.losses.epipolar import epipolar_error
+from coopnet_core.losses.photometric import masked_mean, photometric_error
+from coopnet_core.losses.rebalancing import (
+    BandConfig,
+    BandEstimator,
+    DeltaStatistics,
+    band_mask,
+    delta_statistics,
+)
+from coopnet_core.losses.smoothness import depth_smoothness_loss, flow_smoothness_loss
+from coopnet_core.types import Batch, LossTerms, Prediction
+
+
+class _Scale(NamedTuple):
+    """Both directions of a batch at one size: 2B pairs."""
+
+    image_tgt: Tensor
+    image_src: Tensor
+    inverse_depth: Tensor
+    T_src_tgt: Tensor
+    K: Tensor
+    flow: Tensor
+    flow_back: Tensor
+
+
+def _at_scale(batch: Batch, prediction: Prediction, level: int) -> _Scale:
+    height, width = batch.image_tgt.shape[2:]
+    depth_tgt, depth_src = (
+        prediction.inverse_depth_tgt[level],
+        prediction.inverse_depth_src[level],
+    )
+    small_height, small_width = depth_tgt.shape[2:]
+    factor = height // small_height
+
+    def shrink(image: Tensor) -> Tensor:
+        return torch.nn.functional.avg_pool2d(image, factor) if factor > 1 else image
+
+    image_tgt, image_src = shrink(batch.image_tgt), shrink(batch.image_src)
+    K = scale_intrinsics(batch.K, small_width / width, small_height / height)
+    flow, flow_back = prediction.flow_tgt_src[level], prediction.flow_src_tgt[level]
+    return _Scale(
+        image_tgt=torch.cat([image_tgt, image_src]),
+        image_src=torch.cat([image_src, image_tgt]),
+        inverse_depth=torch.cat([depth_tgt, depth_src]),
+        T_src_tgt=torch.cat([prediction.T_src_tgt, invert(prediction.T_src_tgt)]),
+        K=torch.cat([K, K]),
+        flow=torch.cat([flow, flow_back]),
+        flow_back=torch.cat([flow_back, flow]),
+    )
+
+
+class CoopNetRecipe:
+    """Turns predictions into the hybrid loss.
+
+    Args:
+        settings: Weights and open choices.
+    """
+
+    def __init__(self, settings: LossSettings) -> None:
+        self.settings = settings
+        band = BandConfig(**settings.band.model_dump())
+        self.band_estimators = [BandEstimator(band) for _ in settings.scale_weights]
+
+    def __call__(self, batch: Batch, prediction: Prediction, *, rebalance: bool) -> LossTerms:
+        """Compute the loss.
+
+        Args:
+            batch: Image pairs.
+            prediction: What the networks say about them.
+            rebalance: False during warm-up.
+
+        Returns:
+            Total, terms, and the statistics of Delta at full size (none during warm-up).
+        """
+        settings = self.settings
+        terms: dict[str, Tensor] = {}
+        statistics: DeltaStatistics | None = None
+        delta_valid: Tensor | None = None
+
+        def add(name: str, value: Tensor) -> None:
+            terms[name] = terms[name] + value if name in terms else value
+
+        for level, weight in enumerate(settings.scale_weights):
+            scale = _at_scale(batch, prediction, level)
+            depth = depth_from_canonical(
+                1 / scale.inverse_depth,
+                scale.K[:, 0, 0][:, None, None, None],
+                scale.image_tgt.shape[3],
+            )
+            by_depth = warp_by_depth(scale.image_src, depth, scale.T_src_tgt, scale.K)
+            by_flow = warp_by_flow(scale.image_src, scale.flow)
+            error_depth = photometric_error(scale.image_tgt, by_depth.image)
+            error_flow = photometric_error(scale.image_tgt, by_flow.image)
+
+            if rebalance:
+                visible_flow = by_flow.visible_mask & ~occlusion_mask(scale.flow, scale.flow_back)
+                valid = visible_flow & by_depth.visible_mask
+                delta = (error_depth - error_flow).detach()
+                band = self.band_estimators[level](delta, valid)
+                kept = band_mask(delta, valid, band)
+                if level == 0:
+                    statistics = delta_statistics(delta, valid, kept, band)
+                    delta_valid = delta[valid]
+            else:
+                visible_flow = by_flow.visible_mask
+                valid = kept = by_depth.visible_mask
+
+            if settings.normalise_by == "kept":
+                depth_term = masked_mean(error_depth, kept)
+            else:
+                depth_term = (error_depth * kept).sum() / valid.sum().clamp(min=1)
+            flow_mask = visible_flow
+            if rebalance and settings.flow_pixels == "complement":
+                flow_mask = visible_flow & ~kept
+            add("depth_photometric", weight * depth_term)
+            add("flow_photometric", weight * masked_mean(error_flow, flow_mask))
+            add(
+                "depth_smoothness",
+                weight * depth_smoothness_loss(scale.inverse_depth, scale.image_tgt),
+            )
+            add("flow_smoothness", weight * flow_smoothness_loss(scale.flow, scale.image_tgt))
+
+            if level == 0 and rebalance:
+                if settings.epipolar > 0:
+                    distance = epipolar_error(scale.flow, scale.T_src_tgt, scale.K)
+                    add("epipolar", masked_mean(distance, kept))
+                if settings.flow_consistency > 0:
+                    add(
+                        "flow_consistency",
+                        flow_consistency_loss(scale.flow, scale.flow_back, visible_flow),
+                    )
+
+        total = batch.image_tgt.new_zeros(())
+        for name, value in terms.items():
+            total = total + getattr(settings, name) * value
+        return LossTerms(total, terms, statistics, delta_valid)
+
+    def state_dict(self) -> dict[str, dict[str, float]]:
+        """Return what a resumed run needs: the running bands."""
+        return {str(i): e.state_dict() for i, e in enumerate(self.band_estimators)}
+
+    def load_state_dict(self, state: dict[str, dict[str, float]]) -> None:
+        """Restore what ``state_dict`` returned."""
+        for index, estimator in enumerate(self.band_estimators):
+            estimator.load_state_dict(state[str(index)])

@@ -1,0 +1,265 @@
+"""The co-training loop: one forward, one backward, three networks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric, seed_everything
+
+from coopnet_core.config import TrainingConfig
+from coopnet_core.data.dataset import FrameCache, PairDataset
+from coopnet_core.errors import TrainingError
+from coopnet_core.losses.rebalancing import DeltaStatistics, ratios
+from coopnet_core.networks import build_networks
+from coopnet_core.recipes.coopnet import CoopNetRecipe
+from coopnet_core.training.batches import batches
+from coopnet_core.training.checkpoint import load_checkpoint, save_checkpoint
+from coopnet_core.training.model import CoTrainingModel
+from coopnet_core.training.schedule import learning_rate_at
+from coopnet_core.training.sources import collect_pairs
+from coopnet_core.types import Batch, LossTerms, Prediction
+
+NETWORK_NAMES = ("depth", "pose", "flow")
+CHECKPOINT_NAME = "last.pt"
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What happened in a step, for progress bars and logs.
+
+    Attributes:
+        step: Steps done so far.
+        stage: Name of the stage.
+        total: Loss.
+        terms: Each term before weighting.
+        gradient_norm: Per network, before clipping.
+        band: What ``losses.rebalancing.ratios`` returns; empty during warm-up.
+        learning_rate: As used.
+        seconds: Wall time of the step.
+        seconds_waiting: Part of it spent waiting for data.
+        delta: Delta on valid pixels, for histograms.
+        batch: The batch.
+        prediction: What the networks said about it.
+    """
+
+    step: int
+    stage: str
+    total: float
+    terms: dict[str, float]
+    gradient_norm: dict[str, float]
+    band: dict[str, float]
+    learning_rate: float
+    seconds: float
+    seconds_waiting: float
+    delta: torch.Tensor | None = field(repr=False)
+    batch: Batch = field(repr=False)
+    prediction: Prediction = field(repr=False)
+
+
+def train(
+    config: TrainingConfig,
+    data_root: Path,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    checkpoint_every: int = 200,
+    report: Callable[[StepReport], None] = lambda _: None,
+    fabric: Fabric | None = None,
+    stop_after: int | None = None,
+) -> Path:
+    """Train the three networks together.
+
+    Args:
+        config: Everything that decides the result.
+        data_root: Folder that the sources' paths are relative to.
+        run_dir: Where checkpoints go.
+        resume: Go on from ``run_dir/last.pt``; on one CPU the result is that of a run that was
+            never stopped, bit for bit.
+        checkpoint_every: Steps between checkpoints.
+        report: Called after every step.
+        fabric: Devices and precision; one process on the best device here when not given.
+        stop_after: Stop (with a checkpoint) after this step, for runs in parts.
+
+    Returns:
+        The last checkpoint.
+
+    Raises:
+        TrainingError: The loss is not finite, or the checkpoint is of another config.
+        DataError: The sources cannot be read.
+    """
+    checkpoint_path = run_dir / CHECKPOINT_NAME
+    if checkpoint_path.exists() and not resume:
+        raise TrainingError(
+            f"{checkpoint_path} exists already: go on with --resume, or choose another folder"
+        )
+    # Workers of several processes draw the same numbers on purpose: networks must start equal.
+    seed_everything(config.seed, verbose=False)
+    fabric = fabric or default_fabric()
+    fabric.launch()
+    networks = build_networks(
+        config.variant,
+        pretrained=config.pretrained and not resume,
+        imagenet_weights=config.imagenet_weights,
+    )
+    model = CoTrainingModel(networks).to(memory_format=torch.channels_last)
+    # One optimiser per network: gradients are clipped apart, so that none takes another's share.
+    optimizers = [
+        torch.optim.AdamW(
+            model.networks[name].parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+        )
+        for name in NETWORK_NAMES
+    ]
+    recipe = CoopNetRecipe(config.loss)
+    start = 0
+    if resume:
+        start = _restore(checkpoint_path, config, model, optimizers, recipe)
+    model, *optimizers = fabric.setup(model, *optimizers)
+
+    records = collect_pairs(config.sources, data_root)
+    end = config.num_steps if stop_after is None else min(stop_after, config.num_steps)
+    step = start
+    while step < end:
+        stage = config.stage_at(step)
+        stage_end = step
+        while stage_end < end and config.stage_at(stage_end) == stage:
+            stage_end += 1
+        dataset = PairDataset(
+            records,
+            stage.width,
+            stage.height,
+            seed=config.seed,
+            cache=FrameCache(stage.width, stage.height),
+        )
+        clock = time.perf_counter()
+        steps = range(step, stage_end)
+        is_gray = config.color == "gray"
+        for step, batch in batches(dataset, config.batch_size, config.seed, steps, is_gray):
+            waited = time.perf_counter() - clock
+            batch = batch.to(fabric.device)
+            rate = learning_rate_at(config, step)
+            for optimizer in optimizers:
+                optimizer.param_groups[0]["lr"] = rate
+                optimizer.zero_grad(set_to_none=True)
+            prediction = model(batch)
+            losses = recipe(batch, prediction, rebalance=stage.rebalance)
+            _check_finite(losses, step, run_dir, batch)
+            fabric.backward(losses.total)
+            norms = {
+                name: float(
+                    fabric.clip_gradients(
+                        model.module.networks[name],
+                        optimizer,
+                        max_norm=config.clip_gradient_norm,
+                        error_if_nonfinite=False,
+                    )
+                )
+                for name, optimizer in zip(NETWORK_NAMES, optimizers)
+            }
+            for optimizer in optimizers:
+                optimizer.step()
+            now = time.perf_counter()
+            report(
+                StepReport(
+                    step=step + 1,
+                    stage=stage.name,
+                    total=float(losses.total.detach()),
+                    terms={name: float(value.detach()) for name, value in losses.terms.items()},
+                    gradient_norm=norms,
+                    band=_reduced_ratios(fabric, losses.statistics),
+                    learning_rate=rate,
+                    seconds=now - clock,
+                    seconds_waiting=waited,
+                    delta=losses.delta,
+                    batch=batch,
+                    prediction=prediction,
+                )
+            )
+            done = step + 1
+            if done % checkpoint_every == 0 or done in (stage_end, end):
+                if fabric.is_global_zero:
+                    content = _content(config, stage, done, model.module, optimizers, recipe)
+                    save_checkpoint(checkpoint_path, content)
+                fabric.barrier()
+            clock = time.perf_counter()
+        step = stage_end
+    return checkpoint_path
+
+
+def default_fabric() -> Fabric:
+    """One process on the best device here; mixed precision where that is a GPU."""
+    has_gpu = torch.cuda.is_available()
+    return Fabric(
+        accelerator="cuda" if has_gpu else "cpu",
+        devices=1,
+        precision="16-mixed" if has_gpu else "32-true",
+    )
+
+
+def _reduced_ratios(fabric: Fabric, statistics: DeltaStatistics | None) -> dict[str, float]:
+    if statistics is None:
+        return {}
+    # Sums first, ratios after: a mean of ratios would weigh small masks as much as large ones.
+    sums = fabric.all_reduce(torch.stack(list(statistics)), reduce_op="sum")
+    return ratios(DeltaStatistics(*sums))  # type: ignore[misc]
+
+
+def _check_finite(losses: LossTerms, step: int, run_dir: Path, batch: Batch) -> None:
+    if torch.isfinite(losses.total):
+        return
+    bad = [name for name, value in losses.terms.items() if not torch.isfinite(value)]
+    dump = run_dir / f"bad_batch_{step:06d}.pt"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    torch.save({key: value.cpu() for key, value in batch._asdict().items()}, dump)
+    raise TrainingError(
+        f"the loss is not finite at step {step}: {', '.join(bad) or 'their sum'}; the batch is in "
+        f"{dump}, the last good checkpoint is intact: resume with a lower learning_rate"
+    )
+
+
+def _content(
+    config: TrainingConfig,
+    stage: Any,
+    step: int,
+    model: CoTrainingModel,
+    optimizers: list[Any],
+    recipe: CoopNetRecipe,
+) -> dict[str, Any]:
+    return {
+        "networks": {name: model.networks[name].state_dict() for name in NETWORK_NAMES},
+        "optimizers": {name: o.state_dict() for name, o in zip(NETWORK_NAMES, optimizers)},
+        "recipe": recipe.state_dict(),
+        "variant": config.variant,
+        "width": stage.width,
+        "height": stage.height,
+        "step": step,
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def _restore(
+    path: Path,
+    config: TrainingConfig,
+    model: CoTrainingModel,
+    optimizers: list[torch.optim.AdamW],
+    recipe: CoopNetRecipe,
+) -> int:
+    content = load_checkpoint(path)
+    current = config.model_dump(mode="json")
+    changed = [key for key in current if content["config"].get(key) != current[key]]
+    if changed:
+        raise TrainingError(
+            f"checkpoint {path} was made with another {', '.join(changed)}: resume with the config "
+            "that started the run, or start a new run in another folder"
+        )
+    for name, optimizer in zip(NETWORK_NAMES, optimizers):
+        model.networks[name].load_state_dict(content["networks"][name])
+        optimizer.load_state_dict(content["optimizers"][name])
+    recipe.load_state_dict(content["recipe"])
+    return int(content["step"])
