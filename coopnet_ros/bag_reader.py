@@ -30,16 +30,18 @@ CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 _STORAGE_SUFFIXES = (".mcap", ".db3")
 _MCAP_MAGIC = b"\x89MCAP0\r\n"
 
-# What a damaged file makes the parsers raise.
-_DAMAGE = (
+# What a damaged file makes the parsers of `rosbags` raise.
+DAMAGE = (
     AnyReaderError,
     ReaderError,
     sqlite3.Error,
     struct.error,
     ZstdError,
+    ArithmeticError,
     EOFError,
     IndexError,
     KeyError,
+    MemoryError,
     OSError,
     RuntimeError,  # lz4
     TypeError,
@@ -113,7 +115,7 @@ class Bag:
         self._reader = AnyReader([source], default_typestore=default_typestore())
         try:
             self._reader.open()
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise DataError(_explain_damage(self.path, source, error)) from error
         if self._reader.message_count == 0:
             self._reader.close()
@@ -154,7 +156,7 @@ class Bag:
                 connection, stamp_ns, data = next(stream)
             except StopIteration:
                 return
-            except _DAMAGE as error:
+            except DAMAGE as error:
                 raise DataError(
                     f"bag {self.path} is damaged after {count} messages ({error}): {_RECOVER}"
                 ) from error
@@ -169,7 +171,7 @@ class Bag:
         """
         try:
             return self._reader.deserialize(message.data, message.msgtype)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise DataError(
                 f"bag {self.path}: a message on {message.topic} is not a {message.msgtype}: {error}"
             ) from error
@@ -238,7 +240,9 @@ def describe_topics(topics: Collection[BagTopic]) -> str:
     )
 
 
-_RECOVER = "save what can be read with 'python -m coopnet_ros.bag_recovery BAG NEW_BAG', or record it again"
+_RECOVER = (
+    "save what can be read with 'python -m coopnet_ros.bag_recovery BAG NEW_BAG' or record it again"
+)
 
 
 def _pick(

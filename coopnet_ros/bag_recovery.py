@@ -1,25 +1,31 @@
 """Make a cut-off MCAP bag whole again: ``python -m coopnet_ros.bag_recovery BAG NEW_BAG``.
 
-A recorder that is killed leaves a file without index and end. Everything up to its last complete
-record is copied into a new bag.
+A recorder that is killed leaves a file without index and end. Every complete chunk of messages in
+it is copied into a new bag.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import struct
 import sys
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+from rosbags.rosbag2.storage_mcap import decompress, get_qos
 
 from coopnet_core.errors import CoopNetError, DataError
-from coopnet_ros.bag_reader import Bag
+from coopnet_ros.bag_reader import DAMAGE
 from coopnet_ros.bag_writer import BagWriter
 
+# https://mcap.dev/spec
 _MAGIC = b"\x89MCAP0\r\n"
-_DATA_END = 0x0F
-_FOOTER = 0x02
+_SCHEMA, _CHANNEL, _MESSAGE, _CHUNK = 0x03, 0x04, 0x05, 0x06
 _RECORD_HEADER = struct.Struct("<BQ")
+_MESSAGE_HEADER = struct.Struct("<HIQQ")
+_CHUNK_HEADER = struct.Struct("<QQQI")
 
 
 def recover(source: Path | str, destination: Path | str) -> dict[str, int]:
@@ -33,21 +39,21 @@ def recover(source: Path | str, destination: Path | str) -> dict[str, int]:
         Number of messages saved, by topic.
 
     Raises:
-        DataError: The source is missing or holds no complete record, or the destination exists.
+        DataError: The source is missing or holds no complete message, or the destination exists.
     """
-    source = Path(source)
-    with tempfile.TemporaryDirectory() as folder:
-        repaired = Path(folder) / "repaired.mcap"
-        _close_file(_mcap_file(source), repaired)
-        with Bag(repaired) as bag, BagWriter(destination, bag.typestore) as writer:
-            for topic in bag.topics.values():
-                writer.add_topic(topic.name, topic.msgtype, topic.qos)
-            try:
-                for message in bag.messages():
-                    writer.write(message.topic, message.stamp_ns, message.data)
-            except DataError as error:
-                # The damage lies inside the file: keep what came before it.
-                print(f"stopped: {error}".replace(str(repaired), str(source)), file=sys.stderr)
+    file = _mcap_file(Path(source))
+    with file.open("rb") as stream:
+        if stream.read(len(_MAGIC)) != _MAGIC:
+            raise DataError(f"{file} is not an MCAP file: nothing can be saved")
+        records = _flat_records(stream)
+        first = next(records, None)
+        if first is None:
+            raise DataError(f"{file} has no complete record: nothing can be saved")
+        with BagWriter(destination) as writer:
+            copier = _Copier(writer)
+            copier.take(*first)
+            for opcode, content in records:
+                copier.take(opcode, content)
             return dict(writer.counts)
 
 
@@ -70,6 +76,68 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+class _Copier:
+    """Writes schemas, channels and messages of one file to a bag."""
+
+    def __init__(self, writer: BagWriter) -> None:
+        self._writer = writer
+        self._msgtypes: dict[int, str] = {}
+        self._topics: dict[int, str] = {}
+
+    def take(self, opcode: int, content: bytes) -> None:
+        stream = io.BytesIO(content)
+        if opcode == _SCHEMA:
+            (number,) = struct.unpack("<H", stream.read(2))
+            msgtype, _, definition = (_text(stream) for _ in range(3))
+            self._msgtypes[number] = msgtype
+            if not self._writer.knows(msgtype):
+                self._writer.register_definition(msgtype, definition)
+        elif opcode == _CHANNEL:
+            number, schema = struct.unpack("<HH", stream.read(4))
+            topic = _text(stream)
+            if number not in self._topics:
+                self._topics[number] = topic
+                _encoding = _text(stream)
+                qos = get_qos(stream.read()[4:])
+                self._writer.add_topic(topic, self._msgtypes[schema], qos)
+        elif opcode == _MESSAGE:
+            number, _, stamp_ns, _ = _MESSAGE_HEADER.unpack(stream.read(_MESSAGE_HEADER.size))
+            self._writer.write(self._topics[number], stamp_ns, stream.read())
+
+
+def _flat_records(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield the records of a file, those inside chunks too, up to the first damage."""
+    for opcode, content in _records(stream):
+        if opcode != _CHUNK:
+            yield opcode, content
+            continue
+        chunk = io.BytesIO(content)
+        try:
+            _, _, size, checksum = _CHUNK_HEADER.unpack(chunk.read(_CHUNK_HEADER.size))
+            compression = _text(chunk)
+            chunk.read(8)
+            inner = decompress(chunk.read(), compression, size, checksum)
+        except DAMAGE as error:
+            print(f"stopped at a damaged chunk: {error}", file=sys.stderr)
+            return
+        yield from _records(io.BytesIO(inner))
+
+
+def _records(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    while len(header := stream.read(_RECORD_HEADER.size)) == _RECORD_HEADER.size:
+        opcode, length = _RECORD_HEADER.unpack(header)
+        # A damaged length must not make us ask for exabytes.
+        content = stream.read(min(length, 1 << 32))
+        if len(content) < length:
+            return
+        yield opcode, content
+
+
+def _text(stream: BinaryIO) -> str:
+    (length,) = struct.unpack("<I", stream.read(4))
+    return stream.read(length).decode()
+
+
 def _mcap_file(source: Path) -> Path:
     files = [source] if source.is_file() else sorted(source.glob("*.mcap"))
     if len(files) != 1 or files[0].suffix != ".mcap":
@@ -77,33 +145,6 @@ def _mcap_file(source: Path) -> Path:
             f"{source}: expected one .mcap file or a bag directory with one, found {len(files)}"
         )
     return files[0]
-
-
-def _close_file(source: Path, target: Path) -> None:
-    """Copy the complete records before the index, and end the file as MCAP asks for."""
-    size = source.stat().st_size
-    with source.open("rb") as reader:
-        if reader.read(len(_MAGIC)) != _MAGIC:
-            raise DataError(f"{source} is not an MCAP file: nothing can be saved")
-        end = reader.tell()
-        while header := reader.read(_RECORD_HEADER.size):
-            if len(header) < _RECORD_HEADER.size:
-                break
-            opcode, length = _RECORD_HEADER.unpack(header)
-            if opcode in (_DATA_END, _FOOTER) or end + len(header) + length > size:
-                break
-            end = reader.seek(length, 1)
-        if end == len(_MAGIC):
-            raise DataError(f"{source} has no complete record: nothing can be saved")
-        reader.seek(0)
-        with target.open("wb") as writer:
-            remaining = end
-            while remaining:
-                block = reader.read(min(remaining, 1 << 20))
-                writer.write(block)
-                remaining -= len(block)
-            writer.write(_RECORD_HEADER.pack(_DATA_END, 4) + bytes(4))
-            writer.write(_RECORD_HEADER.pack(_FOOTER, 20) + bytes(20) + _MAGIC)
 
 
 if __name__ == "__main__":
