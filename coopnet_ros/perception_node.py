@@ -1,0 +1,476 @@
+"""The perception node: camera images in; depth, flow, motion mask and odometry out."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import threading
+import time
+import traceback
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import ReliabilityPolicy
+from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+from std_srvs.srv import Trigger
+
+from coopnet_core.errors import ConfigError, CoopNetError, InputError
+from coopnet_core.inference.pipeline import FramePipeline, FrameResult, PipelineConfig
+from coopnet_ros import frames, parameters, qos, transforms
+from coopnet_ros.camera_info import calibration_from_camera_info, rectify
+from coopnet_ros.diagnostics import ERROR, OK, WARN, Monitor, make_status
+from coopnet_ros.images import rgb_from_compressed, rgb_from_image
+from coopnet_ros.mailbox import Mailbox
+from coopnet_ros.model import Model, load_model
+from coopnet_ros.odometry import BaseOdometry, transform_message
+from coopnet_ros.outputs import Outputs
+
+RCLError = rclpy_implementation.RCLError
+
+_LOG_PERIOD_S = 5.0
+
+
+class _Arrival(NamedTuple):
+    """An image message and when it came."""
+
+    msg: Image | CompressedImage
+    received_s: float
+
+
+@dataclasses.dataclass
+class _Mounting:
+    """Where the camera sits on the base, decided at the first image."""
+
+    camera_frame: str
+    source: str
+    odometry: BaseOdometry
+
+
+class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no types
+    """Lifecycle node around the frame pipeline.
+
+    The callbacks run in the executor's thread and only put the newest image into a mailbox; a
+    worker thread takes it from there, so that nothing ever queues.
+
+    Raises:
+        ConfigError: A parameter has a wrong type or value.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(parameters.NODE_NAME)
+        self._settings = parameters.declare(self)
+        self._monitor = Monitor()
+        # Held by whoever uses or replaces what processing needs: worker, reset, bundle change.
+        self._lock = threading.Lock()
+        self._model: Model | None = None
+        self._model_problem = "not configured"
+        self._outputs: Outputs | None = None
+        self._mounting: _Mounting | None = None
+        self._mounting_problem = ""
+        self._last_stamp_ns: int | None = None
+        self._camera_info: CameraInfo | None = None
+        self._mailbox: Mailbox[_Arrival] | None = None
+        self._worker: threading.Thread | None = None
+        self._camera_subscriptions: list[Subscription] = []
+        self._active_since_s = 0.0
+
+        image_topic = self.resolve_topic_name("image")
+        self._is_compressed = self._settings.image_transport == "compressed"
+        self._image_topic = image_topic + ("/compressed" if self._is_compressed else "")
+        self._info_topic = self.resolve_topic_name("camera_info")
+        self._lookup = transforms.make_lookup(self)
+        self._send_transform, self._send_static_transform = transforms.make_broadcasters(self)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # A steady clock: a paused simulation must not silence the diagnostics.
+        self.create_timer(
+            self._settings.diagnostics_period_s,
+            self._publish_diagnostics,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+
+    # Lifecycle
+
+    def start(self) -> None:
+        """Configure and activate, if the parameter ``autostart`` says so."""
+        if not self._settings.autostart:
+            return
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the bundle and warm it up; FAILURE, with the cause in the log, if that fails."""
+        settings = self._settings
+        try:
+            frames.base_from_camera(settings.camera_xyz_rpy)
+            model = load_model(settings.bundle, settings.num_threads, settings.max_gap_s)
+        except CoopNetError as error:
+            self._model_problem = str(error)
+            self.get_logger().error(f"cannot configure: {error}")
+            return TransitionCallbackReturn.FAILURE
+        with self._lock:
+            self._model, self._model_problem = model, ""
+        self._outputs = Outputs(self, settings)
+        self.get_logger().info(
+            f"bundle {model.bundle.version} ready in {model.load_s:.1f} s: "
+            f"{model.bundle.width}x{model.bundle.height}, {model.runtime.description}"
+        )
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the camera and start the worker."""
+        result = super().on_activate(state)
+        with self._lock:
+            self._camera_info = None
+            self._active_since_s = time.monotonic()
+        mailbox = self._mailbox = Mailbox()
+        self._worker = threading.Thread(target=self._work, args=(mailbox,), daemon=True)
+        self._worker.start()
+        profile = qos.input_qos(self._settings.image_reliability)
+        self._camera_subscriptions = [
+            self.create_subscription(
+                msg_type, topic, callback, profile, qos_overriding_options=qos.overridable()
+            )
+            for msg_type, topic, callback in (
+                (CameraInfo, self._info_topic, self._on_camera_info),
+                (
+                    CompressedImage if self._is_compressed else Image,
+                    self._image_topic,
+                    self._on_image,
+                ),
+            )
+        ]
+        self.get_logger().info(f"listening to {self._image_topic} and {self._info_topic}")
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe and stop the worker."""
+        self.stop_worker()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of the bundle and the outputs."""
+        result = super().on_cleanup(state)
+        self._release()
+        return result
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop everything."""
+        self.stop_worker()
+        result = super().on_shutdown(state)
+        self._release()
+        return result
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured after a transition that went wrong."""
+        self.stop_worker()
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def stop_worker(self) -> None:
+        """Unsubscribe from the camera and wait for the frame in progress."""
+        for subscription in self._camera_subscriptions:
+            self.destroy_subscription(subscription)
+        self._camera_subscriptions = []
+        if self._mailbox is not None and self._worker is not None:
+            self._mailbox.close()
+            self._worker.join()
+        self._mailbox = self._worker = None
+
+    def _release(self) -> None:
+        with self._lock:
+            self._model, self._model_problem = None, "not configured"
+            self._mounting, self._last_stamp_ns = None, None
+        if self._outputs is not None:
+            self._outputs.destroy()
+            self._outputs = None
+
+    # Callbacks
+
+    def _on_camera_info(self, msg: CameraInfo) -> None:
+        self._camera_info = msg
+
+    def _on_image(self, msg: Image | CompressedImage) -> None:
+        if self._mailbox is not None:
+            is_dropped = self._mailbox.put(_Arrival(msg, time.monotonic()))
+            self._monitor.image_received(is_dropped=is_dropped)
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        with self._lock:
+            response.success = self._model is not None
+            if self._model is None:
+                response.message = f"nothing to reset: {self._model_problem}"
+                return response
+            self._model.pipeline.reset("~/reset was called")
+            self._mounting, self._last_stamp_ns = None, None
+        response.message = "odometry starts anew at the next image"
+        return response
+
+    def _on_set_parameters(self, changed: list[Parameter]) -> SetParametersResult:
+        values = {parameter.name: parameter.value for parameter in changed}
+        known = {field.name for field in dataclasses.fields(self._settings)}
+        if "bundle" in values and self._model is not None:
+            problem = self._reload(values["bundle"])
+            if problem:
+                return SetParametersResult(successful=False, reason=problem)
+        self._settings = dataclasses.replace(
+            self._settings, **{name: value for name, value in values.items() if name in known}
+        )
+        return SetParametersResult(successful=True)
+
+    def _reload(self, path: str) -> str:
+        """Change to another bundle; return why not, or nothing."""
+        settings = self._settings
+        try:
+            model = load_model(path, settings.num_threads, settings.max_gap_s)
+        except CoopNetError as error:
+            with self._lock:
+                self._model_problem = f"refused bundle: {error}"
+            self.get_logger().error(f"bundle refused, the old one keeps running: {error}")
+            return str(error)
+        with self._lock:
+            if self._model is not None:
+                # The robot has not moved because its model has changed.
+                model.pipeline = FramePipeline(
+                    model.bundle,
+                    model.runtime,
+                    PipelineConfig(max_gap_s=settings.max_gap_s),
+                    self._model.pipeline.T_odom_cam,
+                )
+            self._model, self._model_problem = model, ""
+        self._monitor.reset_happened(f"bundle changed to {model.bundle.version}")
+        self.get_logger().info(f"bundle {model.bundle.version} ready in {model.load_s:.1f} s")
+        return ""
+
+    # Processing, in the worker's thread
+
+    def _work(self, mailbox: Mailbox[_Arrival]) -> None:
+        while (arrival := mailbox.take()) is not None:
+            try:
+                with self._lock:
+                    self._process(arrival)
+            except CoopNetError as error:
+                self._refuse(str(error))
+            except Exception as error:  # noqa: BLE001 - one image must not end the node
+                if not self.context.ok():
+                    return  # publishing fails while ROS shuts down
+                self._refuse(f"internal error, {type(error).__name__}: {error}")
+                self.get_logger().error(traceback.format_exc(), throttle_duration_sec=_LOG_PERIOD_S)
+
+    def _refuse(self, cause: str) -> None:
+        self._monitor.image_refused(cause)
+        self.get_logger().warning(f"image refused: {cause}", throttle_duration_sec=_LOG_PERIOD_S)
+
+    def _process(self, arrival: _Arrival) -> None:
+        model, outputs, info = self._model, self._outputs, self._camera_info
+        if model is None or outputs is None:
+            return
+        msg = arrival.msg
+        header = msg.header
+        stamp_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+        if stamp_ns == self._last_stamp_ns:
+            raise InputError(
+                f"the stamp does not advance ({stamp_ns / 1e9:.3f} s, as the image before): the "
+                "driver must stamp every image, and only one may publish on the topic"
+            )
+        start_s = time.monotonic()
+        image = rgb_from_compressed(msg) if self._is_compressed else rgb_from_image(msg)
+        if info is None:
+            raise InputError(
+                f"no camera_info yet on {self._info_topic}, publishers there: "
+                + qos.describe_publishers(self.get_publishers_info_by_topic(self._info_topic))
+            )
+        calibration = calibration_from_camera_info(info, image.shape[1], image.shape[0])
+        valid: npt.NDArray[np.bool_] | None = None
+        if self._settings.rectify:
+            image, valid = rectify(image, calibration)
+        ready_s = time.monotonic()
+        result = model.pipeline.step(image, stamp_ns, calibration.intrinsics(), outputs.wanted())
+        step_s = time.monotonic()
+        previous_ns = stamp_ns if self._last_stamp_ns is None else self._last_stamp_ns
+        self._last_stamp_ns = stamp_ns
+        if result.reset_reason is not None:
+            self._monitor.reset_happened(result.reset_reason)
+            self.get_logger().warning(f"odometry reset: {result.reset_reason}")
+        reason = "" if result.egomotion is None else result.egomotion.reason
+        self._monitor.tracking_is(result.tracking, reason)
+        self._publish_odometry(result, header, (stamp_ns - previous_ns) / 1e9, outputs)
+        outputs.publish_maps(result, image, header, calibration, valid)
+        end_s = time.monotonic()
+        stages_ms = {
+            "decode": (ready_s - start_s) * 1e3,
+            **{name: value for name, value in result.timings_ms.items() if name != "total"},
+            "publish": (end_s - step_s) * 1e3,
+        }
+        self._monitor.frame_published((end_s - arrival.received_s) * 1e3, stages_ms)
+
+    def _publish_odometry(
+        self, result: FrameResult, header: Header, dt_s: float, outputs: Outputs
+    ) -> None:
+        mounting = self._mounting
+        if mounting is None or mounting.camera_frame != header.frame_id:
+            mounting = self._mounting = self._find_mounting(header)
+            if mounting is None:
+                return
+        if result.reset_reason is not None and np.array_equal(result.T_odom_cam, np.eye(4)):
+            mounting.odometry.restart()
+            outputs.restart_path()
+        state = mounting.odometry.step(result, dt_s)
+        settings = self._settings
+        if settings.publish_tf:
+            self._send_transform(
+                transform_message(
+                    state.T_odom_base, header.stamp, settings.odom_frame, settings.base_frame
+                )
+            )
+        outputs.publish_odometry(state, header, settings.path_period_s)
+
+    def _find_mounting(self, header: Header) -> _Mounting | None:
+        """Find out where the camera sits on the base, once per camera frame."""
+        settings, camera_frame = self._settings, header.frame_id
+        base_frame = settings.base_frame
+        T_base_cam = None
+        if settings.camera_mounting != "parameter":
+            T_base_cam = self._lookup(base_frame, camera_frame)
+            source = f"TF {base_frame} <- {camera_frame}"
+        if T_base_cam is None and settings.camera_mounting == "tf":
+            self._mounting_problem = (
+                f"no odometry: TF has no transform {base_frame} <- {camera_frame or '(empty)'}; "
+                "publish it, or set camera_mounting to parameter"
+            )
+            self.get_logger().warning(self._mounting_problem, throttle_duration_sec=_LOG_PERIOD_S)
+            return None
+        if T_base_cam is None:
+            T_base_cam = frames.base_from_camera(settings.camera_xyz_rpy)
+            source = f"parameter camera_xyz_rpy {list(settings.camera_xyz_rpy)}"
+            if settings.publish_tf and camera_frame not in ("", base_frame):
+                self._send_static_transform(
+                    transform_message(T_base_cam, header.stamp, base_frame, camera_frame)
+                )
+        self._mounting_problem = ""
+        self.get_logger().info(f"camera mounting from {source}")
+        return _Mounting(camera_frame, source, BaseOdometry(T_base_cam))
+
+    # Diagnostics
+
+    def _publish_diagnostics(self) -> None:
+        now = self.get_clock().now().to_msg()
+        mounting = self._mounting
+        statuses = self._monitor.statuses(
+            self._status_name,
+            image_topic=self._image_topic,
+            input_problem=self._input_problem(),
+            mounting=mounting.source if mounting is not None else "not known yet",
+            mounting_problem=self._mounting_problem,
+        )
+        msg = DiagnosticArray(status=[*statuses, self._model_status()])
+        msg.header.stamp = now
+        self._diagnostics.publish(msg)
+
+    def _input_problem(self) -> str:
+        """Return why no image comes, empty when all is well or none is asked for."""
+        if not self._camera_subscriptions:
+            return "not active"
+        silence_s = self._monitor.seconds_without_image(self._active_since_s)
+        if silence_s < self._settings.no_image_warning_s:
+            return ""
+        publishers = self.get_publishers_info_by_topic(self._image_topic)
+        problem = (
+            f"no image for {silence_s:.0f} s on {self._image_topic}, "
+            f"publishers there: {qos.describe_publishers(publishers)}"
+        )
+        hint = self._input_hint(publishers)
+        self.get_logger().warning(problem + hint, throttle_duration_sec=_LOG_PERIOD_S)
+        return problem + hint
+
+    def _input_hint(self, publishers: list[TopicEndpointInfo]) -> str:
+        """Return what to do about the usual reasons why no image comes."""
+        if publishers:
+            expected = "sensor_msgs/msg/" + ("CompressedImage" if self._is_compressed else "Image")
+            types = {endpoint.topic_type for endpoint in publishers}
+            if expected not in types:
+                return f"; they send {', '.join(sorted(types))}, expected {expected}"
+            reliable = ReliabilityPolicy.RELIABLE
+            if self._camera_subscriptions[-1].qos_profile.reliability == reliable and not any(
+                endpoint.qos_profile.reliability == reliable for endpoint in publishers
+            ):
+                return "; a reliable subscription receives nothing from best-effort publishers"
+            return ""
+        base, other = self._image_topic, "raw"
+        if self._is_compressed:
+            base = base.removesuffix("/compressed")
+        else:
+            base, other = base + "/compressed", "compressed"
+        if self.count_publishers(base):
+            return f"; there is one on {base}: set image_transport to {other}"
+        return "; remap `image`, or check that the camera driver runs"
+
+    def _model_status(self) -> DiagnosticStatus:
+        name, model = f"{self._status_name}: model", self._model
+        if model is None:
+            return make_status(name, ERROR, self._model_problem, {})
+        info = model.bundle.info
+        level, message = OK, "running"
+        if not info.depth.metric:
+            level, message = WARN, "depth has no metric scale: its unit is arbitrary"
+        if self._model_problem:
+            level, message = WARN, self._model_problem
+        values = {
+            "bundle": model.bundle.version,
+            "path": str(model.bundle.path),
+            "device": model.runtime.description,
+            "input size": f"{model.bundle.width}x{model.bundle.height}",
+            "metric": str(info.depth.metric).lower(),
+            "weights licence": info.training.license,
+        }
+        return make_status(name, level, message, values, hardware_id=model.bundle.version)
+
+    @property
+    def _status_name(self) -> str:
+        return str(self.get_fully_qualified_name()).lstrip("/")
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until ROS shuts down; return the exit status."""
+    rclpy.init(args=args)
+    try:
+        node = PerceptionNode()
+    except ConfigError as error:
+        print(f"coopnet: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        node.start()
+        while rclpy.ok():
+            try:
+                executor.spin()
+            except RCLError as error:
+                # An impossible lifecycle transition, asked for by a service call.
+                node.get_logger().error(f"request refused: {error}")
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.stop_worker()
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

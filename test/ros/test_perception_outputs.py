@@ -1,0 +1,258 @@
+"""What comes out of the node: topics, frames, stamps, encodings, QoS; the newest frame only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup.sh")
+
+from geometry_msgs.msg import TransformStamped
+from nav_msgs.msg import Odometry
+from nav_msgs.msg import Path as PathMsg
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from ros_harness import (
+    CAMERA_FRAME,
+    HEIGHT,
+    INTRINSICS,
+    PERIOD_NS,
+    START_NS,
+    WIDTH,
+    Harness,
+    stamp_of,
+)
+from sensor_msgs.msg import CameraInfo, Image
+from tf2_msgs.msg import TFMessage
+from tiny_bundle import block_flow, textured_image, write_tiny_bundle
+
+from coopnet_core.geometry.intrinsics import Intrinsics
+from coopnet_ros.images import array_from_image
+from coopnet_ros.odometry import transform_message
+
+pytestmark = pytest.mark.ros
+
+IMAGES = {
+    "coopnet/depth/image": "32FC1",
+    "coopnet/depth/preview": "bgr8",
+    "coopnet/flow/image": "32FC2",
+    "coopnet/flow/preview": "bgr8",
+    "coopnet/motion/mask": "mono8",
+    "coopnet/motion/preview": "bgr8",
+}
+OTHERS = {
+    "coopnet/depth/camera_info": CameraInfo,
+    "coopnet/odom": Odometry,
+    "coopnet/path": PathMsg,
+}
+NUM_FRAMES = 6
+# The networks' image is 64x32, half the camera's, and the camera has fx == width.
+DEPTH, FLOW_U = 10.0, -2.0
+STEP_M = 2.0 * DEPTH / 64
+BLOCK = (36, 6, 24, 22)
+BLOCK_FLOW_V = 5
+STATIC_TF = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def stamp(index: int) -> int:
+    return START_NS + index * PERIOD_NS
+
+
+@pytest.fixture(scope="module")
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    """A node that has seen six frames, over which the camera moves to the left."""
+    folder = tmp_path_factory.mktemp("outputs")
+    # Everything was further left in the previous image: the camera went to the left.
+    flow = block_flow((FLOW_U, 0.0), (FLOW_U, BLOCK_FLOW_V), BLOCK)
+    bundle = write_tiny_bundle(folder / "bundle", depth=DEPTH, flow=flow)
+    with Harness(folder) as harness:
+        harness.start_node(bundle=bundle, path_period_s=0.0, base_frame="robot")
+        for topic in IMAGES:
+            harness.listen(topic, Image)
+        for topic, msg_type in OTHERS.items():
+            harness.listen(topic, msg_type)
+        harness.listen("/tf", TFMessage)
+        harness.listen("/tf_static", TFMessage, STATIC_TF)
+        harness.wait_for_node()
+        harness.send_info()
+        for index in range(NUM_FRAMES):
+            harness.send_image(stamp(index), textured_image(WIDTH, HEIGHT))
+            harness.wait_for_stamp("coopnet/odom", stamp(index))
+        last = stamp(NUM_FRAMES - 1)
+        for topic in (*IMAGES, *OTHERS):
+            harness.wait_for_stamp(topic, last)
+        yield harness
+
+
+@pytest.mark.parametrize(("topic", "encoding"), IMAGES.items())
+def test_images_have_the_camera_frame_the_encoding_and_the_network_size(
+    harness: Harness, topic: str, encoding: str
+) -> None:
+    msg = harness.wait_for_stamp(topic, stamp(NUM_FRAMES - 1))
+    assert (msg.encoding, msg.header.frame_id) == (encoding, CAMERA_FRAME)
+    assert (msg.width, msg.height) == (64, 32)
+
+
+@pytest.mark.parametrize("topic", [*IMAGES, *OTHERS])
+def test_stamps_are_those_of_the_input(harness: Harness, topic: str) -> None:
+    stamps = [stamp_of(m) for m in harness.received[topic]]
+    # Flow and motion need two frames.
+    first = (
+        1 if topic in ("coopnet/flow/image", "coopnet/flow/preview", "coopnet/motion/mask") else 0
+    )
+    assert stamps == [stamp(index) for index in range(first, NUM_FRAMES)]
+
+
+@pytest.mark.parametrize("topic", [*IMAGES, *OTHERS])
+def test_outputs_are_published_reliably(harness: Harness, topic: str) -> None:
+    (endpoint,) = harness.node.get_publishers_info_by_topic(harness.resolve(topic))
+    assert endpoint.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+    assert endpoint.qos_profile.durability == DurabilityPolicy.VOLATILE
+
+
+def test_depth_and_its_camera_info_fit_together(harness: Harness) -> None:
+    depth = array_from_image(harness.wait_for_stamp("coopnet/depth/image", stamp(2)))
+    np.testing.assert_allclose(depth, DEPTH, rtol=1e-5)
+    info = harness.wait_for_stamp("coopnet/depth/camera_info", stamp(2))
+    assert (info.width, info.height, info.header.frame_id) == (64, 32, CAMERA_FRAME)
+    expected = INTRINSICS.resized(64, 32).matrix()
+    np.testing.assert_allclose(np.array(info.k).reshape(3, 3), expected)
+    np.testing.assert_allclose(np.array(info.p).reshape(3, 4)[:, :3], expected)
+    assert not any(info.d)
+
+
+def test_flow_is_the_motion_since_the_previous_frame(harness: Harness) -> None:
+    flow = array_from_image(harness.wait_for_stamp("coopnet/flow/image", stamp(2)))
+    assert flow.shape == (32, 64, 2)
+    assert flow[2, 2].tolist() == [-FLOW_U, 0.0]
+
+
+def test_the_motion_mask_marks_what_moves_by_itself(harness: Harness) -> None:
+    mask = array_from_image(harness.wait_for_stamp("coopnet/motion/mask", stamp(2)))
+    assert set(np.unique(mask)) == {0, 255}
+    x, y, w, h = BLOCK
+    # Its lower edge comes from outside the block, so flow there and back disagrees.
+    inside = mask[y + 3 : y + h - BLOCK_FLOW_V - 3, x + 5 : x + w - 3]
+    assert (inside == 255).all()
+    assert mask[:, :30].max() == 0
+
+
+def test_odometry_is_in_flu_axes_with_the_twist_in_the_child_frame(harness: Harness) -> None:
+    odom = harness.wait_for_stamp("coopnet/odom", stamp(5))
+    assert (odom.header.frame_id, odom.child_frame_id) == ("odom", "robot")
+    position, linear = odom.pose.pose.position, odom.twist.twist.linear
+    # The camera moves to its left, which is +y.
+    assert position.y == pytest.approx(5 * STEP_M, rel=0.05)
+    assert abs(position.x) < 0.2
+    assert abs(position.z) < 0.2
+    assert linear.y == pytest.approx(STEP_M / 0.1, rel=0.05)
+    covariance = np.array(odom.pose.covariance).reshape(6, 6)
+    assert (np.diag(covariance) > 0).all()
+    assert (np.diag(covariance) < 9999).all()
+    first = harness.wait_for_stamp("coopnet/odom", stamp(0))
+    assert first.pose.pose.orientation.w == 1.0
+    assert np.diag(np.array(first.twist.covariance).reshape(6, 6))[0] == 9999.0
+
+
+def test_tf_says_the_same_as_odometry(harness: Harness) -> None:
+    transforms = [t for m in harness.received["/tf"] for t in m.transforms]
+    (found,) = [t for t in transforms if stamp_of(t) == stamp(5)]
+    assert (found.header.frame_id, found.child_frame_id) == ("odom", "robot")
+    position = harness.wait_for_stamp("coopnet/odom", stamp(5)).pose.pose.position
+    assert found.transform.translation.y == position.y
+
+
+def test_the_mounting_from_the_parameter_is_published_so_that_tf_is_connected(
+    harness: Harness,
+) -> None:
+    (found,) = harness.wait_for("/tf_static").transforms
+    assert (found.header.frame_id, found.child_frame_id) == ("robot", CAMERA_FRAME)
+    rotation = found.transform.rotation
+    # Optical axes seen from FLU: the usual quaternion (-0.5, 0.5, -0.5, 0.5).
+    assert [rotation.x, rotation.y, rotation.z, rotation.w] == pytest.approx([-0.5, 0.5, -0.5, 0.5])
+
+
+def test_the_path_has_one_pose_per_frame(harness: Harness) -> None:
+    path = harness.wait_for_stamp("coopnet/path", stamp(5))
+    assert path.header.frame_id == "odom"
+    assert [stamp_of(p) for p in path.poses] == [stamp(index) for index in range(NUM_FRAMES)]
+
+
+def test_diagnostics_have_rate_latency_device_bundle_and_state(harness: Harness) -> None:
+    harness.wait_for_status("odometry", "tracking")
+    processing = harness.wait_for_status("processing", "processing")
+    values = {pair.key: pair.value for pair in processing.values}
+    assert float(values["rate out [Hz]"]) > 0
+    assert float(values["latency max [ms]"]) > 0
+    assert {"decode [ms]", "depth [ms]", "flow [ms]", "publish [ms]"} <= values.keys()
+    model = harness.wait_for_status("model", "running")
+    values = {pair.key: pair.value for pair in model.values}
+    assert values["bundle"].startswith("tiny-")
+    assert "onnxruntime" in values["device"]
+    assert values["metric"] == "true"
+    received = harness.wait_for_status("input", "receiving")
+    values = {pair.key: pair.value for pair in received.values}
+    assert values["image topic"] == harness.resolve("image")
+
+
+def test_only_the_newest_frame_is_processed(tmp_path: Path) -> None:
+    """A camera that is faster than the node: frames are skipped, and the last one comes out."""
+    bundle = write_tiny_bundle(tmp_path / "bundle", width=1024, height=512, flow=(1.0, 0.0))
+    # Four channels and a size of its own make the frames slow to process.
+    camera = Intrinsics(1280, 640, 1280.0, 1280.0, 639.5, 319.5)
+    image = textured_image(1280, 640)
+    num_frames = 40
+    with Harness(tmp_path) as harness:
+        harness.start_node(bundle=bundle)
+        harness.listen("coopnet/odom", Odometry)
+        harness.listen("coopnet/motion/mask", Image)
+        harness.wait_for_node()
+        harness.send_info(camera)
+        for index in range(num_frames):
+            harness.send_image(START_NS + index * PERIOD_NS // 5, image)
+            time.sleep(0.02)
+        last = START_NS + (num_frames - 1) * PERIOD_NS // 5
+        harness.wait_for_stamp("coopnet/odom", last)
+        stamps = [stamp_of(m) for m in harness.received["coopnet/odom"]]
+        assert stamps == sorted(stamps)
+        assert 2 <= len(stamps) < num_frames - 5
+        status = harness.wait_for_status("input", "receiving")
+        values = {pair.key: pair.value for pair in status.values}
+        assert int(values["dropped for a newer one"]) > 0
+
+
+def test_compressed_input_with_the_mounting_from_tf(tmp_path: Path) -> None:
+    """JPEG in; no odometry until TF knows the camera; a camera that looks to the left."""
+    bundle = write_tiny_bundle(tmp_path / "bundle", depth=DEPTH, flow=(FLOW_U, 0.0))
+    with Harness(tmp_path) as harness:
+        harness.start_node(bundle=bundle, image_transport="compressed", camera_mounting="tf")
+        harness.listen("coopnet/odom", Odometry)
+        harness.listen("coopnet/depth/image", Image)
+        harness.wait_for_node()
+        harness.send_info()
+        image = textured_image(WIDTH, HEIGHT)
+        harness.send_jpeg(stamp(0), image)
+        harness.wait_for_stamp("coopnet/depth/image", stamp(0))
+        harness.wait_for_status("odometry", "TF has no transform base_link <- camera_optical_frame")
+        assert harness.received["coopnet/odom"] == []
+
+        T_base_cam = np.eye(4)
+        T_base_cam[:3, :3] = [[1, 0, 0], [0, 0, 1], [0, -1, 0]]
+        T_base_cam[:3, 3] = [0.3, 0.0, 1.0]
+        tf = harness.node.create_publisher(TFMessage, "/tf_static", STATIC_TF)
+        mounting: TransformStamped = transform_message(
+            T_base_cam, harness.header(stamp(0)).stamp, "base_link", CAMERA_FRAME
+        )
+        tf.publish(TFMessage(transforms=[mounting]))
+        for index in range(1, 30):
+            harness.send_jpeg(stamp(index), image)
+            harness.wait_for_stamp("coopnet/depth/image", stamp(index))
+            if len(harness.received["coopnet/odom"]) > 3:
+                break
+        odom = harness.received["coopnet/odom"][-1]
+        # Left of a camera that looks to the left is backwards.
+        assert odom.twist.twist.linear.x == pytest.approx(-STEP_M / 0.1, rel=0.05)
+        assert abs(odom.twist.twist.linear.y) < 0.5
