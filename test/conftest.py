@@ -1,4 +1,4 @@
-"""Shared by all tests: puts ``test/support`` on the path, so ``from tiny_bundle import ...`` works."""
+"""Puts ``test/support`` on the path: ``from tiny_bundle import ...`` works in every test."""
 
 from __future__ import annotations
 

@@ -41,11 +41,11 @@ class FileInfo(_Model):
 class ExportCheck(_Model):
     """How far the ONNX graph is from the torch network it was made from.
 
-    The errors are absolute differences of the outputs, in the unit of the output (canonical depth,
-    matrix entries, pixels), over ``num_frames`` inputs.
+    The errors are absolute differences of the outputs over ``num_frames`` inputs, in ``unit``.
     """
 
     num_frames: int = Field(ge=1)
+    unit: str
     median_error: float = Field(ge=0)
     max_error: float = Field(ge=0)
     median_magnitude: float = Field(ge=0, description="median |output|, to judge the errors by")

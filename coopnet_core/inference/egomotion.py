@@ -6,9 +6,9 @@ with RANSAC) are scored, and the best one is refined by robust Gauss-Newton on b
 
 The two sources of error are kept apart. Flow is off by a fraction of a pixel in any direction;
 depth is off by a fraction of itself, which shifts a point along its epipolar line only, and the
-more the larger its parallax. So a residual across the epipolar line weighs as much as flow is exact, a
-residual along it as little as depth is uncertain: rotation and heading come from geometry that a
-wrong depth cannot bend, and depth sets the length of the step.
+more the larger its parallax. So a residual across the epipolar line weighs as much as flow is
+exact, a residual along it as little as depth is uncertain: rotation and heading come from geometry
+that a wrong depth cannot bend, and depth sets the length of the step.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ class _Problem:
     ) -> None:
         self._xyz = np.concatenate([cur.xyz, prev.xyz])
         self._target = np.concatenate([cur.pixels + cur.flow, prev.pixels + prev.flow])
-        self._lengths = np.linalg.norm(np.concatenate([cur.flow, prev.flow]), axis=1)
+        self._lengths: Float64 = np.linalg.norm(np.concatenate([cur.flow, prev.flow]), axis=1)
         self._split = len(cur.xyz)
         self._focal = np.array([intrinsics.fx, intrinsics.fy])
         self._centre = np.array([intrinsics.cx, intrinsics.cy])

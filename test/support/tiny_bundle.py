@@ -129,7 +129,7 @@ def block_flow(
     width: int = WIDTH,
     height: int = HEIGHT,
 ) -> npt.NDArray[np.float32]:
-    """Return a flow (2, H, W): ``block`` inside ``box`` = (x, y, w, h), ``background`` elsewhere."""
+    """Return a flow (2, H, W): ``block`` inside ``box`` (x, y, w, h), ``background`` elsewhere."""
     flow = np.empty((2, height, width), np.float32)
     flow[:] = np.asarray(background, np.float32)[:, None, None]
     x, y, w, h = box

@@ -1,0 +1,211 @@
+"""Write a bundle: ONNX files, safetensors, model card, and ``bundle.json`` last of all."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from coopnet_core import __version__
+from coopnet_core.errors import ExportError, RuntimeUnavailableError
+from coopnet_core.export.check import check_graphs
+from coopnet_core.export.graphs import build_graphs, write_onnx
+from coopnet_core.export.model_card import render_model_card
+from coopnet_core.inference.bundle import (
+    BUNDLE_FILE,
+    NETWORK_NAMES,
+    Bundle,
+    BundleInfo,
+    DepthInfo,
+    FileInfo,
+    InputInfo,
+    Metric,
+    NetworkInfo,
+    TrainingInfo,
+    load_bundle,
+    sha256_of,
+)
+from coopnet_core.inference.preprocess import ImageArray, prepare_image
+from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
+from coopnet_core.networks import SIZE_MULTIPLE, Networks
+from coopnet_core.networks.depth import MAX_CANONICAL_DEPTH, MIN_CANONICAL_DEPTH
+
+WEIGHTS_FILE = "weights.safetensors"
+MODEL_CARD_FILE = "MODEL_CARD.md"
+
+
+class BundleMetadata(BaseModel):
+    """What the exporter cannot know by itself.
+
+    Attributes:
+        name: Name of the bundle.
+        description: One or two sentences for the model card.
+        variant: Name of the network variant.
+        width: Width of the networks' input.
+        height: Height of the networks' input.
+        color: Colour of the training images.
+        metric: Whether the depth is in metres.
+        training: Data, terms, command.
+        metrics: Measured numbers.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    variant: str
+    width: int = Field(ge=SIZE_MULTIPLE, multiple_of=SIZE_MULTIPLE)
+    height: int = Field(ge=SIZE_MULTIPLE, multiple_of=SIZE_MULTIPLE)
+    color: Literal["gray", "rgb"]
+    metric: bool
+    training: TrainingInfo
+    metrics: list[Metric] = []
+
+
+def export_bundle(
+    networks: Networks,
+    out_dir: Path | str,
+    metadata: BundleMetadata,
+    frames: Sequence[tuple[ImageArray, ImageArray]],
+) -> Bundle:
+    """Export trained networks.
+
+    Everything is written into a temporary directory beside ``out_dir``, checked against the torch
+    networks, and then renamed, so that ``out_dir`` is never half a bundle. A bundle that was there
+    is replaced.
+
+    Args:
+        networks: Trained networks. They are moved to the CPU and put into evaluation mode.
+        out_dir: Directory of the bundle.
+        metadata: Name, size, meaning and origin.
+        frames: Pairs of real (current, previous) images, RGB or mono uint8, that the ONNX files are
+            compared with the networks on.
+
+    Returns:
+        The written bundle, loaded and checked.
+
+    Raises:
+        ExportError: ``out_dir`` is something else than a bundle, or an ONNX file disagrees with its
+            network.
+        RuntimeUnavailableError: A package that export needs is not installed.
+    """
+    out_dir = Path(out_dir)
+    if out_dir.exists() and not _is_replaceable(out_dir):
+        raise ExportError(
+            f"{out_dir} exists and is not a bundle: choose another directory, or remove it yourself"
+        )
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    for network in networks:
+        network.cpu()
+    graphs = build_graphs(networks)
+    work_dir = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", dir=out_dir.parent))
+    try:
+        for name in NETWORK_NAMES:
+            path = work_dir / f"{name}.onnx"
+            write_onnx(graphs[name], name, path, metadata.width, metadata.height)
+        _write_weights(networks, work_dir / WEIGHTS_FILE)
+        info = _describe(networks, metadata, work_dir)
+        inputs = [
+            (
+                prepare_image(current, metadata.width, metadata.height, metadata.color)[0],
+                prepare_image(previous, metadata.width, metadata.height, metadata.color)[0],
+            )
+            for current, previous in frames
+        ]
+        checks = check_graphs(graphs, OnnxRuntime(Bundle(work_dir, info), num_threads=1), inputs)
+        checked = {
+            name: network.model_copy(update={"check": checks[name]})
+            for name, network in info.networks.items()
+        }
+        info = info.model_copy(update={"networks": checked})
+        (work_dir / MODEL_CARD_FILE).write_text(render_model_card(info), encoding="utf-8")
+        (work_dir / BUNDLE_FILE).write_text(
+            info.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8"
+        )
+        work_dir.chmod(0o755)
+        _replace_directory(work_dir, out_dir)
+    finally:
+        shutil.rmtree(work_dir, ignore_errors=True)
+    return load_bundle(out_dir)
+
+
+def _describe(networks: Networks, metadata: BundleMetadata, work_dir: Path) -> BundleInfo:
+    names = [f"{name}.onnx" for name in NETWORK_NAMES] + [WEIGHTS_FILE]
+    return BundleInfo(
+        name=metadata.name,
+        description=metadata.description,
+        variant=metadata.variant,
+        coopnet_version=__version__,
+        created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        input=InputInfo(width=metadata.width, height=metadata.height, color=metadata.color),
+        depth=DepthInfo(
+            metric=metadata.metric,
+            min_canonical=MIN_CANONICAL_DEPTH,
+            max_canonical=MAX_CANONICAL_DEPTH,
+        ),
+        networks={
+            name: NetworkInfo(
+                onnx=f"{name}.onnx", parameters=_num_parameters(getattr(networks, name))
+            )
+            for name in NETWORK_NAMES
+        },
+        training=metadata.training,
+        metrics=metadata.metrics,
+        files={
+            name: FileInfo(
+                sha256=sha256_of(work_dir / name), size_bytes=(work_dir / name).stat().st_size
+            )
+            for name in names
+        },
+    )
+
+
+def _num_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _write_weights(networks: Networks, path: Path) -> None:
+    """Write all weights as ``depth.*``, ``pose.*``, ``flow.*``; those of two or more axes halved."""
+    try:
+        safetensors_torch = importlib.import_module("safetensors.torch")
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"export needs the safetensors package ({error}): "
+            "install it with 'pip install safetensors'"
+        ) from error
+    tensors = {}
+    for name in NETWORK_NAMES:
+        for key, value in getattr(networks, name).state_dict().items():
+            if value.is_floating_point() and value.ndim >= 2:
+                value = value.to(torch.float16)
+            tensors[f"{name}.{key}"] = value.contiguous()
+    safetensors_torch.save_file(tensors, str(path))
+    path.chmod(0o644)  # the library makes it readable for the owner alone
+
+
+def _is_replaceable(path: Path) -> bool:
+    return path.is_dir() and ((path / BUNDLE_FILE).is_file() or not any(path.iterdir()))
+
+
+def _replace_directory(new: Path, target: Path) -> None:
+    """Put ``new`` in the place of ``target``; a failure leaves the old directory there."""
+    if not target.exists():
+        new.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    target.rename(old / target.name)
+    try:
+        new.rename(target)
+    except OSError:
+        (old / target.name).rename(target)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,189 @@
+"""The three networks as ONNX graphs with the inputs and outputs of a bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from coopnet_core.errors import ExportError, RuntimeUnavailableError
+from coopnet_core.geometry.se3 import matrix_from_vector
+from coopnet_core.inference.bundle import NetworkName
+from coopnet_core.networks import Networks
+
+OPSET = 18
+"""Has GridSample, and is what the exporter writes natively."""
+
+INPUTS: dict[NetworkName, tuple[str, ...]] = {
+    "depth": ("image",),
+    "pose": ("image_tgt", "image_src"),
+    "flow": ("image_tgt", "image_src"),
+}
+OUTPUTS: dict[NetworkName, tuple[str, ...]] = {
+    "depth": ("canonical_depth",),
+    "pose": ("T_src_tgt",),
+    "flow": ("flow_tgt_src", "flow_src_tgt"),
+}
+
+
+class DepthGraph(nn.Module):
+    """Image to canonical depth, (1, 3, H, W) -> (1, 1, H, W)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        """Return the finest level as depth."""
+        return (1 / self.network(image)[0],)
+
+
+class PoseGraph(nn.Module):
+    """Two images to ``T_src_tgt``, (1, 4, 4)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image_tgt: Tensor, image_src: Tensor) -> tuple[Tensor]:
+        """Return the motion as a matrix."""
+        return (matrix_from_vector(self.network(image_tgt, image_src)),)
+
+
+class FlowGraph(nn.Module):
+    """Two images to flow in both directions, (1, 2, H, W) each."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image_tgt: Tensor, image_src: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the finest level of both directions."""
+        flow_tgt_src, flow_src_tgt = self.network(image_tgt, image_src)
+        return flow_tgt_src[0], flow_src_tgt[0]
+
+
+def build_graphs(networks: Networks) -> dict[NetworkName, nn.Module]:
+    """Wrap the networks so that they take and return what a bundle's ONNX files do.
+
+    Args:
+        networks: Depth, pose and flow network; they are put into evaluation mode.
+
+    Returns:
+        One module per network.
+    """
+    return {
+        "depth": DepthGraph(networks.depth).eval(),
+        "pose": PoseGraph(networks.pose).eval(),
+        "flow": FlowGraph(networks.flow).eval(),
+    }
+
+
+def write_onnx(graph: nn.Module, name: NetworkName, path: Path, width: int, height: int) -> None:
+    """Write a graph as ONNX: weights stored as float16, arithmetic in float32, static shapes.
+
+    Args:
+        graph: As :func:`build_graphs` makes it, on the CPU.
+        name: Which network it is.
+        path: File to write.
+        width: Width of the input images, a multiple of 32.
+        height: Height of the input images, a multiple of 32.
+
+    Raises:
+        RuntimeUnavailableError: ``onnx`` or ``onnxscript`` is not installed.
+        ExportError: The exporter fails; the message names the network.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  (torch's exporter needs it)
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"export needs the onnx and onnxscript packages ({error}): install them with "
+            "'pip install onnx onnxscript'"
+        ) from error
+    inputs = tuple(torch.zeros(1, 3, height, width) for _ in INPUTS[name])
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                graph,
+                inputs,
+                input_names=list(INPUTS[name]),
+                output_names=list(OUTPUTS[name]),
+                opset_version=OPSET,
+                dynamo=True,
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
+        raise ExportError(f"torch cannot export the {name} network to ONNX: {error}") from error
+    if program is None:
+        raise ExportError(f"torch returned no ONNX program for the {name} network")
+    model = program.model_proto
+    _store_weights_as_float16(model, onnx)
+    _remove_traces(model)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
+
+
+def _store_weights_as_float16(model: Any, onnx: Any) -> None:
+    """Replace float32 weights of two or more axes by float16 ones and a Cast back to float32.
+
+    ONNX Runtime and TensorRT fold the Cast when they load the graph, so it halves the file and
+    costs nothing afterwards. Biases and scales are few, and keep their range, in float32.
+    """
+    graph = model.graph
+    casts = []
+    for initializer in graph.initializer:
+        if initializer.data_type != onnx.TensorProto.FLOAT or len(initializer.dims) < 2:
+            continue
+        values = onnx.numpy_helper.to_array(initializer)
+        half = values.astype(np.float16)
+        if not np.all(np.isfinite(half)):
+            raise ExportError(
+                f"weight {initializer.name} has values up to {np.abs(values).max():.3g}, beyond "
+                "float16: training has diverged"
+            )
+        stored = f"{initializer.name}_float16"
+        to_float32 = onnx.helper.make_node(
+            "Cast", [stored], [initializer.name], f"{stored}_cast", to=onnx.TensorProto.FLOAT
+        )
+        casts.append(to_float32)
+        initializer.CopyFrom(onnx.numpy_helper.from_array(half, stored))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _remove_traces(model: Any) -> None:
+    """Drop the exporter's notes: they hold stack traces with paths of the exporting machine."""
+    model.producer_name = "coopnet"
+    model.producer_version = ""
+    model.doc_string = ""
+    del model.metadata_props[:]
+    graph = model.graph
+    graph.doc_string = ""
+    del graph.metadata_props[:]
+    del graph.value_info[:]
+    for item in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        item.doc_string = ""
+        del item.metadata_props[:]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's progress and its remarks about packages that are not needed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

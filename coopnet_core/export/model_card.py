@@ -1,0 +1,89 @@
+"""MODEL_CARD.md, written from what ``bundle.json`` says."""
+
+from __future__ import annotations
+
+from coopnet_core.inference.bundle import NETWORK_NAMES, BundleInfo
+
+
+def render_model_card(info: BundleInfo) -> str:
+    """Render the model card of a bundle.
+
+    Args:
+        info: The bundle's description.
+
+    Returns:
+        Markdown.
+    """
+    training = info.training
+    unit = "metres" if info.depth.metric else "an arbitrary but constant unit (not metres)"
+    color = (
+        "gray (colour images are turned into luminance)" if info.input.color == "gray" else "RGB"
+    )
+    lines = [
+        f"# {info.name}",
+        "",
+        info.description or "Depth, optical flow and camera motion from one camera.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| variant | `{info.variant}` |",
+        f"| input | {info.input.width}x{info.input.height}, {color} |",
+        f"| depth | {unit}; canonical depth from {info.depth.min_canonical:g} to "
+        f"{info.depth.max_canonical:g} |",
+        f"| made with | coopnet {info.coopnet_version}, {info.created} |",
+        "",
+        "## Training",
+        "",
+        "| | |",
+        "|---|---|",
+        *[f"| data | {item} |" for item in training.data],
+        f"| terms of use | {training.license} |",
+        f"| recipe | `{training.recipe}` |",
+        *_row("initialisation", training.initialisation),
+        f"| steps | {training.steps} |",
+        *_row("seed", training.seed),
+        *_row("time", _duration(training.duration_s)),
+        *_row("hardware", training.hardware),
+        *_row("command", training.command and f"`{training.command}`"),
+        "",
+        "## Networks",
+        "",
+        "| network | file | MB | parameters | precision | median error against torch | largest |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in NETWORK_NAMES:
+        network = info.networks[name]
+        size = info.files[network.onnx].size_bytes / 1e6
+        errors = "| not checked | |"
+        if network.check is not None:
+            check = network.check
+            errors = f"| {check.median_error:.2g} {check.unit} | {check.max_error:.2g} |"
+        lines.append(
+            f"| {name} | `{network.onnx}` | {size:.1f} | {network.parameters:,} "
+            f"| {network.precision} {errors}"
+        )
+    if info.metrics:
+        lines += [
+            "",
+            "## Measured",
+            "",
+            "| task | data | protocol | metric | value | command |",
+            "|---|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {m.task} | {m.data} | {m.protocol} | {m.name} | {m.value:.4g} "
+            f"| {f'`{m.command}`' if m.command else ''} |"
+            for m in info.metrics
+        ]
+    return "\n".join([*lines, ""])
+
+
+def _row(name: str, value: object) -> list[str]:
+    return [f"| {name} | {value} |"] if value not in ("", None) else []
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
