@@ -94,6 +94,7 @@ class Monitor:
         name: str,
         *,
         image_topic: str,
+        camera_info: str,
         input_problem: str,
         mounting: str,
         mounting_problem: str,
@@ -103,6 +104,7 @@ class Monitor:
         Args:
             name: Name of the node; each status is called ``NAME: PART``.
             image_topic: Where images come from.
+            camera_info: The last camera_info in words.
             input_problem: Why no image comes, empty when all is well.
             mounting: Where the camera's pose on the base comes from.
             mounting_problem: Why it is not known, empty when all is well.
@@ -111,13 +113,19 @@ class Monitor:
             window, self._window = self._window, _Window()
             period_s = max(time.monotonic() - window.start_s, 1e-3)
             return [
-                self._input_status(name, window, period_s, image_topic, input_problem),
+                self._input_status(name, window, period_s, image_topic, camera_info, input_problem),
                 self._processing_status(name, window, period_s),
                 self._odometry_status(name, window, mounting, mounting_problem),
             ]
 
     def _input_status(
-        self, name: str, window: _Window, period_s: float, topic: str, problem: str
+        self,
+        name: str,
+        window: _Window,
+        period_s: float,
+        topic: str,
+        camera_info: str,
+        problem: str,
     ) -> DiagnosticStatus:
         level, message = OK, "receiving"
         if window.refusals:
@@ -128,6 +136,7 @@ class Monitor:
             level, message = WARN, problem
         values = {
             "image topic": topic,
+            "camera_info": camera_info,
             "rate in [Hz]": f"{window.received / period_s:.2f}",
             "received": str(self._received),
             "dropped for a newer one": str(self._dropped),

@@ -367,17 +367,17 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
     # Diagnostics
 
     def _publish_diagnostics(self) -> None:
-        now = self.get_clock().now().to_msg()
-        mounting = self._mounting
+        info, mounting = self._camera_info, self._mounting
         statuses = self._monitor.statuses(
             self._status_name,
             image_topic=self._image_topic,
+            camera_info=f"{info.width}x{info.height}, fx {info.k[0]:g}" if info else "none yet",
             input_problem=self._input_problem(),
             mounting=mounting.source if mounting is not None else "not known yet",
             mounting_problem=self._mounting_problem,
         )
         msg = DiagnosticArray(status=[*statuses, self._model_status()])
-        msg.header.stamp = now
+        msg.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(msg)
 
     def _input_problem(self) -> str:

@@ -169,8 +169,23 @@ class Harness:
         return Header(stamp=Time(sec=seconds, nanosec=nanoseconds), frame_id=frame_id)
 
     def send_info(self, intrinsics: Intrinsics = INTRINSICS) -> None:
-        """Publish a CameraInfo."""
-        self.info_publisher.publish(camera_info_from_intrinsics(intrinsics, self.header(START_NS)))
+        """Publish a CameraInfo and wait until the node knows it."""
+        self.send_info_message(camera_info_from_intrinsics(intrinsics, self.header(START_NS)))
+
+    def send_info_message(self, info: CameraInfo) -> None:
+        """Publish a CameraInfo message and wait until the node knows it."""
+        since = len(self.received["/diagnostics"])
+        self.info_publisher.publish(info)
+        known = f"{info.width}x{info.height}, fx {info.k[0]:g}"
+        self.until(
+            lambda: any(
+                pair.value == known
+                for array in self.received["/diagnostics"][since:]
+                for status in array.status
+                for pair in status.values
+            ),
+            "the node to know the camera_info",
+        )
 
     def send_image(
         self, stamp_ns: int, image: np.ndarray, encoding: str = "rgb8", frame_id: str = CAMERA_FRAME

@@ -1,0 +1,173 @@
+"""Configure, activate, bundle changes, wrong parameters."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup.sh")
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from nav_msgs.msg import Odometry
+from rclpy.qos import ReliabilityPolicy
+from ros_harness import HEIGHT, PERIOD_NS, START_NS, WIDTH, Harness
+from tiny_bundle import textured_image, write_tiny_bundle
+
+pytestmark = pytest.mark.ros
+
+IMAGE = textured_image(WIDTH, HEIGHT)
+
+
+def state_of(harness: Harness) -> int:
+    return int(harness.call("coopnet/get_state", GetState, GetState.Request()).current_state.id)
+
+
+def change_state(harness: Harness, transition: int) -> bool:
+    request = ChangeState.Request(transition=Transition(id=transition))
+    return bool(harness.call("coopnet/change_state", ChangeState, request).success)
+
+
+def damaged(bundle: Path) -> Path:
+    """Return a copy of a bundle with one byte of a network changed."""
+    copy = bundle.with_name(bundle.name + "_damaged")
+    shutil.copytree(bundle, copy)
+    data = bytearray((copy / "flow.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / "flow.onnx").write_bytes(data)
+    return copy
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    with Harness(tmp_path) as harness:
+        yield harness
+
+
+def test_a_bundle_with_a_wrong_hash_fails_to_configure_and_a_good_one_repairs_it(
+    harness: Harness, tmp_path: Path
+) -> None:
+    good = write_tiny_bundle(tmp_path / "good", flow=(-2.0, 0.0))
+    bad = damaged(good)
+    harness.start_node(bundle=bad, autostart=True)
+    status = harness.wait_for_status("model", "SHA-256")
+    assert status.level == DiagnosticStatus.ERROR
+    assert "flow.onnx" in status.message
+    assert state_of(harness) == State.PRIMARY_STATE_UNCONFIGURED
+    assert "cannot configure" in harness.log()
+    assert "flow.onnx" in harness.log()
+
+    # The node is alive and takes another bundle.
+    assert harness.set_parameter("bundle", str(good)).successful
+    assert change_state(harness, Transition.TRANSITION_CONFIGURE)
+    assert state_of(harness) == State.PRIMARY_STATE_INACTIVE
+    harness.wait_for_status("model", "running")
+    harness.wait_for_status("input", "not active")
+    assert change_state(harness, Transition.TRANSITION_ACTIVATE)
+    harness.listen("coopnet/odom", Odometry)
+    harness.wait_for_node()
+    harness.send_info()
+    for index in range(3):
+        harness.send_image(START_NS + index * PERIOD_NS, IMAGE)
+        odom = harness.wait_for_stamp("coopnet/odom", START_NS + index * PERIOD_NS)
+    assert odom.pose.pose.position.y > 0.1
+
+    # While it runs, a bad bundle is refused by name and the old one keeps running.
+    refused = harness.set_parameter("bundle", str(bad))
+    assert not refused.successful
+    assert "flow.onnx" in refused.reason
+    status = harness.wait_for_status("model", "refused bundle")
+    assert status.level == DiagnosticStatus.WARN
+    refused = harness.set_parameter("bundle", str(tmp_path / "nowhere"))
+    assert "no bundle at" in refused.reason
+    harness.send_image(START_NS + 3 * PERIOD_NS, IMAGE)
+    odom = harness.wait_for_stamp("coopnet/odom", START_NS + 3 * PERIOD_NS)
+    assert odom.twist.twist.linear.y > 1.0
+
+    # A good one takes over, and the robot has not jumped.
+    other = write_tiny_bundle(tmp_path / "other", flow=(0.0, 0.0), name="other")
+    assert harness.set_parameter("bundle", str(other)).successful
+    harness.wait_for_status("odometry", "bundle changed to other-")
+    harness.send_image(START_NS + 4 * PERIOD_NS, IMAGE)
+    after = harness.wait_for_stamp("coopnet/odom", START_NS + 4 * PERIOD_NS)
+    assert after.pose.pose == odom.pose.pose
+    harness.send_image(START_NS + 5 * PERIOD_NS, IMAGE)
+    still = harness.wait_for_stamp("coopnet/odom", START_NS + 5 * PERIOD_NS)
+    assert still.twist.twist.linear.y == 0.0
+
+    # Down and up again.
+    assert change_state(harness, Transition.TRANSITION_DEACTIVATE)
+    assert harness.image_publisher.get_subscription_count() == 0
+    assert change_state(harness, Transition.TRANSITION_CLEANUP)
+    assert state_of(harness) == State.PRIMARY_STATE_UNCONFIGURED
+    assert change_state(harness, Transition.TRANSITION_CONFIGURE)
+    assert change_state(harness, Transition.TRANSITION_ACTIVATE)
+    harness.wait_for_node()
+    harness.send_info()
+    harness.send_image(START_NS + 6 * PERIOD_NS, IMAGE)
+    harness.wait_for_stamp("coopnet/odom", START_NS + 6 * PERIOD_NS)
+    assert harness.stop_node() == 0
+    assert "Traceback" not in harness.log(), harness.log()
+
+
+def test_no_autostart_a_namespaced_yaml_file_and_qos_overrides(
+    harness: Harness, tmp_path: Path
+) -> None:
+    """It waits for a lifecycle manager; files and overrides reach it in any namespace."""
+    topic = harness.resolve("image")
+    odom_topic = harness.resolve("coopnet/odom")
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text(
+        f"""\
+/**:
+  coopnet:
+    ros__parameters:
+      autostart: false
+      base_frame: from_file
+      qos_overrides:
+        {topic}:
+          subscription: {{reliability: best_effort}}
+        {odom_topic}:
+          publisher: {{depth: 1, reliability: best_effort}}
+"""
+    )
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    harness.start_node(bundle=bundle, arguments=("--params-file", str(parameters)))
+    harness.wait_for_status("model", "not configured")
+    assert state_of(harness) == State.PRIMARY_STATE_UNCONFIGURED
+    # An impossible request is no reason to die.
+    change = harness.node.create_client(ChangeState, harness.resolve("coopnet/change_state"))
+    harness.until(change.service_is_ready, "the lifecycle service")
+    change.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVATE)))
+    harness.until(lambda: "request refused" in harness.log(), "a refusal")
+    assert change_state(harness, Transition.TRANSITION_CONFIGURE)
+    assert change_state(harness, Transition.TRANSITION_ACTIVATE)
+    harness.until(lambda: harness.image_publisher.get_subscription_count() > 0, "a subscription")
+    (subscription,) = harness.node.get_subscriptions_info_by_topic(topic)
+    assert subscription.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+    (publisher,) = harness.node.get_publishers_info_by_topic(odom_topic)
+    assert publisher.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+    refused = harness.set_parameter("base_frame", "other")
+    assert not refused.successful, "read-only"
+    refused = harness.set_parameter("no_image_warning_s", -1.0)
+    assert "out of range" in refused.reason
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"image_transport": "h264"}, "image_transport' must be one of raw, compressed"),
+        ({"max_gap_s": 5}, "max_gap_s' takes a double"),
+    ],
+)
+def test_a_wrong_parameter_ends_the_node_with_a_message(
+    harness: Harness, values: dict[str, object], message: str
+) -> None:
+    harness.start_node(**values)
+    assert harness.wait_for_exit() == 1
+    assert message in harness.log()
+    assert "Traceback" not in harness.log()
