@@ -117,4 +117,5 @@ def dis_flow(image_tgt: npt.NDArray[np.uint8], image_src: npt.NDArray[np.uint8])
         )
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     flow = np.zeros((*image_tgt.shape, 2), dtype=np.float32)
-    return np.asarray(dis.calc(image_tgt, image_src, flow), np.float32)
+    images = [np.ascontiguousarray(image) for image in (image_tgt, image_src)]
+    return np.asarray(dis.calc(images[0], images[1], flow), np.float32)

@@ -132,7 +132,7 @@ def align(estimate: Float64, truth: Float64, alignment: Alignment) -> tuple[Floa
     if alignment == "none":
         return aligned, 1.0
     positions, expected = estimate[:, :3, 3], truth[:, :3, 3]
-    if not np.ptp(positions, axis=0).max() > 0:
+    if stands_still(estimate):
         raise DataError("the estimated trajectory stands still; its scale cannot be fitted")
     if alignment == "scale":
         scale = float((positions * expected).sum() / (positions**2).sum())
@@ -149,6 +149,11 @@ def align(estimate: Float64, truth: Float64, alignment: Alignment) -> tuple[Floa
     T_truth_estimate[:3, 3] = expected.mean(axis=0) - scale * rotation @ positions.mean(axis=0)
     aligned[:, :3, 3] *= scale
     return np.asarray(T_truth_estimate @ aligned, np.float64), scale
+
+
+def stands_still(poses: Float64) -> bool:
+    """Tell whether a trajectory never leaves its place, so that no scale can be fitted to it."""
+    return bool(np.ptp(poses[:, :3, 3], axis=0).max() == 0)
 
 
 def default_lengths(truth: Float64) -> tuple[float, ...]:

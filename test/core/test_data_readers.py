@@ -70,7 +70,8 @@ def test_kitti_sequence_has_camera_times_poses_and_right_camera(kitti_root: Path
 def test_kitti_poses_follow_the_chosen_camera(kitti_root: Path) -> None:
     left = kitti_odometry.read_sequence(kitti_root, "07")
     colour = kitti_odometry.read_sequence(kitti_root, "07", camera="image_2")
-    assert left.poses is not None and colour.poses is not None
+    assert left.poses is not None
+    assert colour.poses is not None
     assert colour.right_paths is None
     # A point seen by camera 0 lies at p + t in camera 2, at every time, for one world point.
     t_2_0 = np.array([0.06, 0.01, 0.0])
@@ -85,7 +86,9 @@ def test_kitti_poses_follow_the_chosen_camera(kitti_root: Path) -> None:
 def test_kitti_without_poses_or_right_camera(kitti_root: Path) -> None:
     (kitti_root / "poses" / "07.txt").unlink()
     sequence = kitti_odometry.read_sequence(kitti_root, "07", camera="image_1")
-    assert sequence.poses is None and sequence.right_paths is None and sequence.baseline_m is None
+    assert sequence.poses is None
+    assert sequence.right_paths is None
+    assert sequence.baseline_m is None
     assert len(sequence) == 3
 
 

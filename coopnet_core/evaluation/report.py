@@ -1,0 +1,93 @@
+"""Writing benchmark results: JSON for programs, Markdown for people."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from coopnet_core.evaluation.tasks import Row, Task
+
+JSON_NAME = "results.json"
+MARKDOWN_NAME = "results.md"
+
+
+def write_report(
+    out: Path,
+    header: dict[str, str],
+    tasks: list[Task],
+    skipped: dict[str, str],
+    pictures: dict[str, str],
+) -> None:
+    """Write ``results.json`` and ``results.md``.
+
+    Args:
+        out: Folder; made when it is missing.
+        header: What was scored, with what: shown on top.
+        tasks: The tables.
+        skipped: What was left out, and why.
+        pictures: Caption by file name, relative to ``out``.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    content: dict[str, Any] = {
+        **header,
+        "tasks": {
+            task.name: {
+                "title": task.title,
+                "data": task.data,
+                "protocol": task.protocol,
+                "rows": [_without_nan(row) for row in task.rows],
+                "notes": task.notes,
+            }
+            for task in tasks
+        },
+        "skipped": skipped,
+        "pictures": pictures,
+    }
+    (out / JSON_NAME).write_text(
+        json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+    )
+    (out / MARKDOWN_NAME).write_text(markdown(header, tasks, skipped, pictures), encoding="utf-8")
+
+
+def markdown(
+    header: dict[str, str], tasks: list[Task], skipped: dict[str, str], pictures: dict[str, str]
+) -> str:
+    """Return the report as Markdown; arguments as for :func:`write_report`."""
+    lines = ["# CoopNet evaluation", ""]
+    lines += [f"- {name}: {value}" for name, value in header.items()]
+    for task in tasks:
+        lines += ["", f"## {task.title}", "", f"{task.data}. Protocol: {task.protocol}.", ""]
+        lines += markdown_table(task.rows)
+        lines += [""] + [f"- {note}" for note in task.notes]
+    if skipped:
+        lines += ["", "## Left out", ""] + [f"- {what}: {why}" for what, why in skipped.items()]
+    if pictures:
+        lines += ["", "## Pictures"]
+        for name, caption in pictures.items():
+            lines += ["", f"![{caption}]({name})", "", caption]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_table(rows: list[Row]) -> list[str]:
+    """Return a table with the keys of all rows as columns, in order of appearance."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(_cell(row.get(key, "")) for key in columns) + " |" for row in rows]
+    return lines
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, float):
+        if math.isnan(value):
+            return ""
+        return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
+    return str(value)
+
+
+def _without_nan(row: Row) -> dict[str, str | float | int | None]:
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in row.items()
+    }

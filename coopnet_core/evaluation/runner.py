@@ -1,0 +1,178 @@
+"""Running a bundle over recorded images and keeping everything that scores need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from coopnet_core.data.images import read_image_sized
+from coopnet_core.data.sequence import Sequence
+from coopnet_core.geometry.canonical import depth_from_canonical
+from coopnet_core.geometry.intrinsics import Intrinsics
+from coopnet_core.inference.bundle import Bundle
+from coopnet_core.inference.pipeline import FramePipeline, Tracking
+from coopnet_core.inference.preprocess import prepare_image
+from coopnet_core.inference.runtime import FloatArray, Runtime
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+Gray = npt.NDArray[np.uint8]
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class FrameOutput:
+    """What the networks and the pipeline said about one frame, on the network's grid.
+
+    Attributes:
+        gray: (H, W) uint8, the frame.
+        intrinsics: Camera of the grid.
+        depth: (H, W) float32, every pixel, clamped to the bundle's range of canonical depth.
+        flow_cur_prev: (H, W, 2) float32 pixels; None for the first frame.
+        flow_prev_cur: (H, W, 2) float32 pixels; None for the first frame.
+        T_prev_cur_network: (4, 4) of the pose network alone; None for the first frame.
+        T_odom_cam: (4, 4) of the pipeline.
+        motion_mask: (H, W) bool; None for the first frame and where tracking was lost.
+        is_lost: The pipeline reported that tracking was lost.
+    """
+
+    gray: Gray
+    intrinsics: Intrinsics
+    depth: Float32
+    flow_cur_prev: Float32 | None
+    flow_prev_cur: Float32 | None
+    T_prev_cur_network: Float64 | None
+    T_odom_cam: Float64
+    motion_mask: Mask | None
+    is_lost: bool
+
+
+class RecordingRuntime:
+    """A runtime that passes everything on and keeps the last answer of each network."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        """Wrap ``runtime``."""
+        self._runtime = runtime
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the answers."""
+        self.last_depth: FloatArray | None = None
+        self.last_pose: FloatArray | None = None
+        self.last_flow: tuple[FloatArray, FloatArray] | None = None
+
+    @property
+    def description(self) -> str:
+        """One line: library, version, device, threads."""
+        return self._runtime.description
+
+    def depth(self, image: FloatArray) -> FloatArray:
+        """Return canonical depth, shape (1, 1, H, W)."""
+        self.last_depth = self._runtime.depth(image)
+        return self.last_depth
+
+    def pose(self, image_tgt: FloatArray, image_src: FloatArray) -> FloatArray:
+        """Return ``T_src_tgt``, shape (1, 4, 4)."""
+        self.last_pose = self._runtime.pose(image_tgt, image_src)
+        return self.last_pose
+
+    def flow(self, image_tgt: FloatArray, image_src: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return ``flow_tgt_src`` and ``flow_src_tgt``, each of shape (1, 2, H, W), in pixels."""
+        self.last_flow = self._runtime.flow(image_tgt, image_src)
+        return self.last_flow
+
+
+def run_sequence(
+    bundle: Bundle, runtime: Runtime, sequence: Sequence, progress: Progress | None = None
+) -> list[FrameOutput]:
+    """Run the frame pipeline over a sequence.
+
+    Args:
+        bundle: The bundle.
+        runtime: Runs its networks.
+        sequence: Images in time order.
+        progress: Called with one line now and then.
+
+    Returns:
+        One output per frame.
+
+    Raises:
+        DataError: An image cannot be read or has another size than its camera.
+    """
+    recorder = RecordingRuntime(runtime)
+    pipeline = FramePipeline(bundle, recorder)
+    camera = sequence.intrinsics
+    grid = camera.resized(bundle.width, bundle.height)
+    limits = bundle.info.depth
+    outputs = []
+    for place, (path, stamp_ns) in enumerate(zip(sequence.paths, sequence.stamps_ns, strict=True)):
+        if progress is not None and place % 25 == 0:
+            progress(f"{sequence.name}: frame {place + 1} of {len(sequence)}")
+        image = read_image_sized(path, camera.width, camera.height)
+        recorder.clear()
+        result = pipeline.step(image, stamp_ns, camera)
+        network_input, gray = prepare_image(image, bundle.width, bundle.height, bundle.color)
+        canonical = recorder.last_depth
+        if canonical is None:
+            canonical = recorder.depth(network_input)
+        depth = depth_from_canonical(
+            np.clip(canonical[0, 0], limits.min_canonical, limits.max_canonical),
+            np.float32(grid.fx),
+            grid.width,
+        )
+        flow = recorder.last_flow
+        pose = recorder.last_pose
+        outputs.append(
+            FrameOutput(
+                gray=gray,
+                intrinsics=grid,
+                depth=np.asarray(depth, np.float32),
+                flow_cur_prev=None if flow is None else _pixels_last(flow[0]),
+                flow_prev_cur=None if flow is None else _pixels_last(flow[1]),
+                T_prev_cur_network=None if pose is None else pose[0].astype(np.float64),
+                T_odom_cam=result.T_odom_cam,
+                motion_mask=result.motion_mask,
+                is_lost=result.tracking is Tracking.LOST,
+            )
+        )
+    return outputs
+
+
+def run_flow(
+    bundle: Bundle,
+    runtime: Runtime,
+    image_tgt: npt.NDArray[np.uint8],
+    image_src: npt.NDArray[np.uint8],
+) -> Float32:
+    """Run the flow network on one pair of any size.
+
+    Args:
+        bundle: The bundle.
+        runtime: Runs its networks.
+        image_tgt: (H, W) or (H, W, 3) RGB uint8.
+        image_src: The same size.
+
+    Returns:
+        ``flow_tgt_src`` on the network's grid, (H', W', 2) float32 pixels of that grid.
+    """
+    inputs = [
+        prepare_image(image, bundle.width, bundle.height, bundle.color)[0]
+        for image in (image_tgt, image_src)
+    ]
+    return _pixels_last(runtime.flow(inputs[0], inputs[1])[0])
+
+
+def to_gray(image: npt.NDArray[np.uint8]) -> Gray:
+    """Return the luminance (BT.601) of an RGB image, or the gray image as it is."""
+    if image.ndim == 2:
+        return image
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def _pixels_last(flow: FloatArray) -> Float32:
+    return np.ascontiguousarray(flow[0].transpose(1, 2, 0), dtype=np.float32)

@@ -1,0 +1,115 @@
+"""Odometry of a bundle against truth: with geometry, from the pose network alone, and none."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from coopnet_core.errors import DataError
+from coopnet_core.evaluation import baselines
+from coopnet_core.evaluation.odometry_metrics import (
+    ALIGNMENTS,
+    odometry_metrics,
+    relative_to_first,
+    stands_still,
+    trajectory_from_steps,
+)
+from coopnet_core.evaluation.tasks import Recorded, Row, Task
+
+Float64 = npt.NDArray[np.float64]
+
+GROUND_TRUTH = "ground truth"
+_ALIGNMENT_NAMES = {"none": "none (metres)", "scale": "scale only", "7dof": "7-DoF"}
+
+
+def trajectories_of(run: Recorded) -> dict[str, Float64]:
+    """Collect the trajectories to compare.
+
+    Args:
+        run: The bundle's outputs on a sequence with true poses.
+
+    Returns:
+        Poses (N, 4, 4) in the frame of the first camera, by method; the truth is one of them.
+
+    Raises:
+        DataError: There are no true poses, or frames so far apart that they were not compared.
+    """
+    truth = run.sequence.poses
+    if truth is None:
+        raise DataError(f"{run.sequence.name} has no ground truth poses")
+    truth = relative_to_first(truth)
+    network_steps = [
+        output.T_prev_cur_network for output in run.outputs if output.T_prev_cur_network is not None
+    ]
+    if len(network_steps) != len(truth) - 1:
+        raise DataError(
+            f"{run.sequence.name}: the pipeline compared {len(network_steps)} of {len(truth) - 1} "
+            "neighbouring frames; are there gaps in its times?"
+        )
+    return {
+        GROUND_TRUTH: truth,
+        "CoopNet pipeline": np.stack([output.T_odom_cam for output in run.outputs]),
+        "pose network alone": trajectory_from_steps(np.stack(network_steps)),
+        "constant velocity": baselines.constant_velocity(
+            float(np.linalg.norm(truth[1, :3, 3])), len(truth)
+        ),
+    }
+
+
+def odometry_task(run: Recorded, trajectories: dict[str, Float64], is_metric: bool) -> Task:
+    """Score odometry.
+
+    Args:
+        run: The bundle's outputs on the sequence.
+        trajectories: From :func:`trajectories_of`.
+        is_metric: Whether the bundle's translations are in metres.
+
+    Returns:
+        The table.
+    """
+    truth = trajectories[GROUND_TRUTH]
+    rows: list[Row] = []
+    lengths: tuple[float, ...] = ()
+    for method, poses in trajectories.items():
+        if method == GROUND_TRUTH:
+            continue
+        has_metres = is_metric or method == "constant velocity"
+        for alignment in ALIGNMENTS:
+            if alignment == "none" and not has_metres:
+                continue
+            if alignment != "none" and stands_still(poses):
+                continue
+            score = odometry_metrics(poses, truth, alignment)
+            lengths = score.lengths_m
+            rows.append(
+                {
+                    "method": method,
+                    "alignment": _ALIGNMENT_NAMES[alignment],
+                    "t_err_percent": score.t_err_percent,
+                    "r_err_deg_per_100m": score.r_err_deg_per_100m,
+                    "ate_m": score.ate_m,
+                    "rpe_m": score.rpe_translation_m,
+                    "rpe_deg": score.rpe_rotation_deg,
+                    "scale": score.scale,
+                    "segments": score.num_segments,
+                }
+            )
+    path_m = float(np.linalg.norm(np.diff(truth[:, :3, 3], axis=0), axis=1).sum())
+    num_lost = sum(output.is_lost for output in run.outputs)
+    return Task(
+        name="odometry_kitti_03",
+        title=f"Odometry on KITTI odometry 03, frames {run.span}",
+        data=f"{len(truth)} frames, {path_m:.1f} m: validation block",
+        protocol=(
+            "KITTI segment errors, starts every 10 frames, lengths "
+            f"{', '.join(f'{length:.0f}' for length in lengths)} m"
+            + (" (the block is too short for KITTI's 100 m)" if path_m <= 100 else "")
+        ),
+        rows=rows,
+        notes=[
+            f"The pipeline lost track in {num_lost} of {len(truth)} frames.",
+            "Constant velocity drives straight on at the true speed of the first step.",
+            "Alignment is fitted on the whole block: scale only, or a similarity (7-DoF). "
+            "ate and rpe are root mean squares.",
+        ],
+    )
