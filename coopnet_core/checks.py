@@ -26,7 +26,7 @@ def check_shape(name: str, value: Any, *pattern: int | str) -> dict[str, int]:
     sizes: dict[str, int] = {}
     fits = len(shape) == len(pattern)
     if fits:
-        for size, expected in zip(shape, pattern):
+        for size, expected in zip(shape, pattern, strict=True):
             wanted = sizes.setdefault(expected, size) if isinstance(expected, str) else expected
             fits = fits and size == wanted
     if not fits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 from coopnet_core.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+DEFAULT_RECIPE = "coopnet_small"
 
 
 def load_config(path: Path, model: type[Model]) -> Model:
@@ -75,3 +78,23 @@ def _model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseMod
             return model
         model = nested[0]
     return model
+
+
+def default_recipe_path(name: str = DEFAULT_RECIPE) -> Path:
+    """Find an included recipe, in a source checkout or where the package is installed.
+
+    Raises:
+        ConfigError: There is none of that name; the message lists those that are there.
+    """
+    here = Path(__file__).resolve().parent
+    prefixes = list(here.parents)
+    prefixes += [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    folders = [here.parents[1] / "config" / "recipes"]
+    folders += [prefix / "share" / "coopnet_ros" / "config" / "recipes" for prefix in prefixes]
+    for folder in folders:
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    names = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    raise ConfigError(
+        f"no included recipe {name!r} (found: {', '.join(names) or 'none'}): give a YAML file"
+    )

@@ -21,16 +21,16 @@ class Source(Settings):
 
     kind: Literal["kitti_odometry", "karlsruhe", "image_folder", "video"]
     path: Path = Field(description="Below the data root: set root, image folder or video file.")
-    sequence: str = Field("", description="Sequence name, for kitti_odometry and karlsruhe.")
-    first: int | None = Field(None, ge=0, description="First frame; none takes all frames.")
-    last: int | None = Field(None, ge=0, description="Last frame, included.")
-    gaps: tuple[int, ...] = Field((1,), description="Distances in frames of temporal pairs.")
-    stereo: bool = Field(False, description="Add each frame's stereo partner, with known pose.")
-    repeat: int = Field(1, ge=1, description="How often an epoch shows this source's stereo pairs.")
+    sequence: str = Field(default="", description="For kitti_odometry and karlsruhe.")
+    first: int | None = Field(default=None, ge=0, description="First frame; none: all.")
+    last: int | None = Field(default=None, ge=0, description="Last frame, included.")
+    gaps: tuple[int, ...] = Field(default=(1,), description="Frames between a pair in time.")
+    stereo: bool = Field(default=False, description="Add stereo partners, with known pose.")
+    repeat: int = Field(default=1, ge=1, description="Stereo pairs per epoch: times each.")
     min_motion: float = Field(
-        0.01, ge=0, le=1, description="Temporal pairs that differ by less are left out."
+        default=0.01, ge=0, le=1, description="Temporal pairs that differ by less are left out."
     )
-    calibration: Path | None = Field(None, description="Calibration file, for folder and video.")
+    calibration: Path | None = Field(default=None, description="For image_folder and video.")
 
     @model_validator(mode="after")
     def _check(self) -> Source:
@@ -53,7 +53,7 @@ class Stage(Settings):
     width: int = Field(ge=64, multiple_of=MULTIPLE)
     height: int = Field(ge=64, multiple_of=MULTIPLE)
     rebalance: bool = Field(
-        True,
+        default=True,
         description="Select pixels and use occlusion; false is the warm-up, in which every network "
         "learns from its own error on every pixel in view.",
     )
@@ -65,9 +65,9 @@ class BandSettings(Settings):
     mode: Literal["histogram", "half_sample"] = "histogram"
     scope: Literal["image", "batch", "running"] = "image"
     width: Literal["mad", "shortest"] = "mad"
-    kappa: float = Field(1.0, gt=0)
-    fraction: float = Field(0.68, gt=0, le=1)
-    momentum: float = Field(0.05, gt=0, le=1)
+    kappa: float = Field(default=1.0, gt=0)
+    fraction: float = Field(default=0.68, gt=0, le=1)
+    momentum: float = Field(default=0.05, gt=0, le=1)
 
 
 class LossSettings(Settings):
@@ -75,20 +75,20 @@ class LossSettings(Settings):
 
     band: BandSettings = BandSettings()
     normalise_by: Literal["kept", "all"] = Field(
-        "kept", description="Divide the depth term by |V_eta| or by all valid pixels."
+        default="kept", description="Divide the depth term by |V_eta| or by all valid pixels."
     )
     flow_pixels: Literal["all", "complement"] = Field(
-        "all", description="Flow learns from every valid pixel or from those outside the band."
+        default="all", description="Flow learns from every valid pixel or those outside the band."
     )
     scale_weights: tuple[float, float, float] = Field(
-        (1.0, 0.5, 0.25), description="Weights of the photometric terms at strides 1, 4, 8."
+        default=(1.0, 0.5, 0.25), description="Weights of the photometric terms at strides 1, 4, 8."
     )
-    depth_photometric: float = Field(1.0, ge=0)
-    flow_photometric: float = Field(1.0, ge=0)
-    depth_smoothness: float = Field(1e-3, ge=0)
-    flow_smoothness: float = Field(60.0, ge=0)
-    flow_consistency: float = Field(0.0, ge=0)
-    epipolar: float = Field(0.01, ge=0)
+    depth_photometric: float = Field(default=1.0, ge=0)
+    flow_photometric: float = Field(default=1.0, ge=0)
+    depth_smoothness: float = Field(default=1e-3, ge=0)
+    flow_smoothness: float = Field(default=60.0, ge=0)
+    flow_consistency: float = Field(default=0.0, ge=0)
+    epipolar: float = Field(default=0.01, ge=0)
 
 
 class TrainingConfig(Settings):
@@ -99,19 +99,19 @@ class TrainingConfig(Settings):
     pretrained: bool = True
     imagenet_weights: Path | None = None
     color: Literal["gray", "rgb"] = Field(
-        "gray", description="What the training frames are; a bundle converts its input to it."
+        default="gray", description="What the frames are; a bundle turns its input into it."
     )
     sources: tuple[Source, ...] = Field(min_length=1)
     stages: tuple[Stage, ...] = Field(min_length=1)
-    batch_size: int = Field(4, ge=1)
-    learning_rate: float = Field(3e-4, gt=0)
-    final_learning_rate: float = Field(1e-5, gt=0)
-    learning_rate_warmup_steps: int = Field(100, ge=0)
-    weight_decay: float = Field(1e-4, ge=0)
+    batch_size: int = Field(default=4, ge=1)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    final_learning_rate: float = Field(default=1e-5, gt=0)
+    learning_rate_warmup_steps: int = Field(default=100, ge=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
     clip_gradient_norm: float = Field(
-        5.0, gt=0, description="Per network, so that one cannot take another's share."
+        default=5.0, gt=0, description="Per network, so that one cannot take another's share."
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     loss: LossSettings = LossSettings()
 
     @property

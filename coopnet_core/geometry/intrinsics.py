@@ -50,8 +50,8 @@ class Intrinsics:
             value = getattr(self, name)
             if value <= 0:
                 raise CalibrationError(
-                    f"focal length {name} must be positive, got {value}: the camera driver publishes "
-                    "an uncalibrated camera_info; calibrate it or pass a calibration file"
+                    f"focal length {name} must be positive, got {value}: the camera driver "
+                    "publishes an uncalibrated camera_info; calibrate it or pass a calibration file"
                 )
 
     def resized(self, width: int, height: int) -> Intrinsics:

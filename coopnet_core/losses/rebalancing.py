@@ -176,9 +176,10 @@ class BandEstimator:
         check_shape("valid_mask", valid_mask, sizes["B"], 1, sizes["H"], sizes["W"])
         delta = delta.detach().float()
         if self.config.scope == "image":
-            bands = [_estimate_one(d[m], self.config) for d, m in zip(delta, valid_mask)]
-            centres, widths = zip(*bands)
-            return Band(torch.stack(centres), torch.stack(widths))
+            bands = [
+                _estimate_one(d[m], self.config) for d, m in zip(delta, valid_mask, strict=True)
+            ]
+            return Band(torch.stack([b[0] for b in bands]), torch.stack([b[1] for b in bands]))
         centre, width = _estimate_one(delta[valid_mask], self.config)
         if self.config.scope == "running" and torch.isfinite(width):
             new = (float(centre), float(width))
@@ -265,13 +266,13 @@ def ratios(statistics: DeltaStatistics) -> dict[str, float]:
         ``p_positive`` = P(Delta > 0), ``epsilon`` = -E[Delta | Delta < 0], ``kept`` (share of valid
         pixels in the band), ``valid`` (share of all pixels), ``mode`` and ``half_width``.
     """
-    s = DeltaStatistics(*(float(value) for value in statistics))  # type: ignore[arg-type]
-    num_valid = max(s.num_valid, 1)
+    s = {name: float(value) for name, value in statistics._asdict().items()}
+    num_valid = max(s["num_valid"], 1.0)
     return {
-        "p_positive": float(s.num_positive / num_valid),
-        "epsilon": float(-s.sum_negative / max(s.num_valid - s.num_positive, 1)),
-        "kept": float(s.num_kept / num_valid),
-        "valid": float(s.num_valid / max(s.num_pixels, 1)),
-        "mode": float(s.sum_centre / num_valid),
-        "half_width": float(s.sum_half_width / num_valid),
+        "p_positive": s["num_positive"] / num_valid,
+        "epsilon": -s["sum_negative"] / max(s["num_valid"] - s["num_positive"], 1.0),
+        "kept": s["num_kept"] / num_valid,
+        "valid": s["num_valid"] / max(s["num_pixels"], 1.0),
+        "mode": s["sum_centre"] / num_valid,
+        "half_width": s["sum_half_width"] / num_valid,
     }

@@ -77,8 +77,8 @@ class DepthNetwork(nn.Module):
         pyramid = self.encoder(image)
         features = self.reduce(pyramid[-1])
         skips = [*reversed(pyramid[:-1]), None]
-        predictions = []
-        for level, (block, skip) in enumerate(zip(self.blocks, skips)):
+        predictions: list[Tensor] = []
+        for level, (block, skip) in enumerate(zip(self.blocks, skips, strict=True)):
             features = F.interpolate(features, scale_factor=2.0, mode="nearest")
             if skip is not None:
                 features = torch.cat([features, skip], dim=1)

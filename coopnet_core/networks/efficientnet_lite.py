@@ -170,7 +170,7 @@ class EfficientNetLite0(nn.Module):
         ordered = [v for k, v in published.items() if not k.startswith(("_fc", "_conv_head"))]
         own = self.state_dict()
         loaded = {}
-        for (name, parameter), value in zip(own.items(), ordered):
+        for (name, parameter), value in zip(own.items(), ordered, strict=False):
             if name == "stem.0.weight":
                 value = value.repeat(1, self.num_images, 1, 1) / self.num_images
             if parameter.shape != value.shape:

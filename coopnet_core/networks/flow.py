@@ -89,7 +89,9 @@ class FlowNetwork(nn.Module):
             nn.Conv2d(c, width, 1) for c in (channels[1], channels[2], channels[3], 96)
         )
         num_costs = (2 * RADIUS + 1) ** 2
-        self.estimator = nn.Sequential(_conv(num_costs + width + 2, 64), _conv(64, 48), _conv(48, 32))
+        self.estimator = nn.Sequential(
+            _conv(num_costs + width + 2, 64), _conv(64, 48), _conv(48, 32)
+        )
         self.flow_head = nn.Conv2d(32, 2, 3, padding=1)
         self.context = nn.Sequential(
             _conv(34, 48), _conv(48, 48, 2), _conv(48, 48, 4), _conv(48, 32, 1)
@@ -104,7 +106,9 @@ class FlowNetwork(nn.Module):
         """Compute matching features at strides 4, 8, 16 and 32 of (B, 3, H, W) in [0, 1]."""
         pyramid = self.encoder(image)
         levels = [*pyramid[1:4], self.deepest(pyramid[3])]
-        projected = [project(level) for project, level in zip(self.projections, levels)]
+        projected = [
+            project(level) for project, level in zip(self.projections, levels, strict=True)
+        ]
         # Unit variance per pixel makes the correlation a cosine: robust to exposure.
         return [F.layer_norm(f.movedim(1, -1), f.shape[1:2]).movedim(-1, 1) for f in projected]
 
@@ -123,7 +127,8 @@ class FlowNetwork(nn.Module):
         flow = torch.zeros(batch, 2, height, width, device=features_tgt[-1].device)
         flows: list[Tensor] = []
         hidden = flow
-        for f_tgt, f_src in zip(reversed(features_tgt), reversed(features_src)):
+        pairs = zip(reversed(features_tgt), reversed(features_src), strict=True)
+        for f_tgt, f_src in pairs:
             if flows:
                 flow = resize_flow(flow, f_tgt.shape[2], f_tgt.shape[3])
                 f_src = warp_by_flow(f_src.float(), flow).image.to(f_tgt.dtype)

@@ -47,7 +47,7 @@ class ResNet18(nn.Module):
         widths = (64, 128, 256, 512)[: 3 if deepest_stride == 16 else 4]
         self.layer_names = [f"layer{index + 1}" for index in range(len(widths))]
         channels = 64
-        for index, (name, width) in enumerate(zip(self.layer_names, widths)):
+        for index, (name, width) in enumerate(zip(self.layer_names, widths, strict=True)):
             first = ResidualBlock(channels, width, stride=1 if index == 0 else 2)
             setattr(self, name, nn.Sequential(first, ResidualBlock(width, width, stride=1)))
             channels = width

@@ -71,7 +71,5 @@ def batches(
             current = ahead or pool.submit(make_batch, dataset, batch_size, seed, step, is_gray)
             ahead = None
             if step + 1 in steps:
-                ahead = pool.submit(
-                    make_batch, dataset, batch_size, seed, step + 1, is_gray
-                )
+                ahead = pool.submit(make_batch, dataset, batch_size, seed, step + 1, is_gray)
             yield step, current.result()

@@ -106,7 +106,8 @@ def train(
         pretrained=config.pretrained and not resume,
         imagenet_weights=config.imagenet_weights,
     )
-    model = CoTrainingModel(networks).to(memory_format=torch.channels_last)
+    model: Any = CoTrainingModel(networks)
+    model.to(memory_format=torch.channels_last)
     # One optimiser per network: gradients are clipped apart, so that none takes another's share.
     optimizers = [
         torch.optim.AdamW(
@@ -151,17 +152,7 @@ def train(
             losses = recipe(batch, prediction, rebalance=stage.rebalance)
             _check_finite(losses, step, run_dir, batch)
             fabric.backward(losses.total)
-            norms = {
-                name: float(
-                    fabric.clip_gradients(
-                        model.module.networks[name],
-                        optimizer,
-                        max_norm=config.clip_gradient_norm,
-                        error_if_nonfinite=False,
-                    )
-                )
-                for name, optimizer in zip(NETWORK_NAMES, optimizers)
-            }
+            norms = _clip(fabric, model.module, optimizers, config.clip_gradient_norm)
             for optimizer in optimizers:
                 optimizer.step()
             now = time.perf_counter()
@@ -202,12 +193,24 @@ def default_fabric() -> Fabric:
     )
 
 
+def _clip(
+    fabric: Fabric, model: CoTrainingModel, optimizers: list[Any], max_norm: float
+) -> dict[str, float]:
+    norms = {}
+    for name, optimizer in zip(NETWORK_NAMES, optimizers, strict=True):
+        norm = fabric.clip_gradients(
+            model.networks[name], optimizer, max_norm=max_norm, error_if_nonfinite=False
+        )
+        norms[name] = 0.0 if norm is None else float(norm)
+    return norms
+
+
 def _reduced_ratios(fabric: Fabric, statistics: DeltaStatistics | None) -> dict[str, float]:
     if statistics is None:
         return {}
     # Sums first, ratios after: a mean of ratios would weigh small masks as much as large ones.
     sums = fabric.all_reduce(torch.stack(list(statistics)), reduce_op="sum")
-    return ratios(DeltaStatistics(*sums))  # type: ignore[misc]
+    return ratios(DeltaStatistics(*sums))
 
 
 def _check_finite(losses: LossTerms, step: int, run_dir: Path, batch: Batch) -> None:
@@ -233,7 +236,10 @@ def _content(
 ) -> dict[str, Any]:
     return {
         "networks": {name: model.networks[name].state_dict() for name in NETWORK_NAMES},
-        "optimizers": {name: o.state_dict() for name, o in zip(NETWORK_NAMES, optimizers)},
+        "optimizers": {
+            name: optimizer.state_dict()
+            for name, optimizer in zip(NETWORK_NAMES, optimizers, strict=True)
+        },
         "recipe": recipe.state_dict(),
         "variant": config.variant,
         "width": stage.width,
@@ -258,7 +264,7 @@ def _restore(
             f"checkpoint {path} was made with another {', '.join(changed)}: resume with the config "
             "that started the run, or start a new run in another folder"
         )
-    for name, optimizer in zip(NETWORK_NAMES, optimizers):
+    for name, optimizer in zip(NETWORK_NAMES, optimizers, strict=True):
         model.networks[name].load_state_dict(content["networks"][name])
         optimizer.load_state_dict(content["optimizers"][name])
     recipe.load_state_dict(content["recipe"])

@@ -1,0 +1,93 @@
+"""``coopnet train``: co-train the three networks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from coopnet_core.errors import RuntimeUnavailableError
+
+DESCRIPTION = """Train depth, pose and flow networks together, without labels.
+
+A config (YAML) names the frames, the stages and the loss; its keys are explained in
+docs/training.md. Checkpoints go to OUT/last.pt, curves and pictures to OUT/tensorboard.
+A run that was stopped goes on with --resume and ends with the same weights."""
+
+EXAMPLES = """examples:
+  coopnet train --data ~/data --out runs/first
+  coopnet train --config my_config.yaml --data ~/data --out runs/second
+  coopnet train --data ~/data --out runs/first --resume
+  tensorboard --logdir runs
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser of ``coopnet``."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train the networks on your own frames",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=None,
+        help="YAML file (default: the recipe of the included bundle, coopnet_small)",
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder that the config's paths start from"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="go on from OUT/last.pt")
+    parser.add_argument(
+        "--checkpoint-every", type=int, default=200, metavar="STEPS", help="default: 200"
+    )
+    parser.add_argument(
+        "--pictures-every", type=int, default=200, metavar="STEPS", help="default: 200"
+    )
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default 0: all cores)")
+    parser.add_argument("--no-progress", action="store_true", help="plain lines instead of a bar")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; see :func:`add_parser` for its arguments.
+
+    Returns:
+        0. Errors are raised.
+
+    Raises:
+        CoopNetError: The config or data cannot be used, or training cannot go on.
+    """
+    try:
+        import torch
+
+        from coopnet_core.training.logging import RunLogger
+        from coopnet_core.training.loop import train
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"training needs {error.name}, which is not installed: "
+            "pip install 'coopnet_ros[train]', or run scripts/setup.sh dev"
+        ) from error
+    from coopnet_core.config import TrainingConfig, load_config
+    from coopnet_core.config.loading import default_recipe_path
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    config_path = args.config if args.config is not None else default_recipe_path()
+    config = load_config(config_path, TrainingConfig)
+    with RunLogger(
+        args.out, config, pictures_every=args.pictures_every, has_bar=not args.no_progress
+    ) as logger:
+        checkpoint = train(
+            config,
+            args.data,
+            args.out,
+            resume=args.resume,
+            checkpoint_every=args.checkpoint_every,
+            report=logger,
+        )
+    print(f"written: {checkpoint}\nnext: coopnet export {checkpoint} --out BUNDLE")
+    return 0

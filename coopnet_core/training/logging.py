@@ -1,0 +1,154 @@
+"""A progress bar for people, TensorBoard for curves and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch.utils.tensorboard import SummaryWriter
+
+from coopnet_core.config import TrainingConfig
+from coopnet_core.inference import rendering
+from coopnet_core.training.loop import StepReport
+
+PLAIN_EVERY = 20
+SMOOTHING = 0.05
+"""Weight of the newest step in the loss that the bar shows."""
+
+
+class RunLogger:
+    """Reports every step; a context manager.
+
+    Args:
+        run_dir: TensorBoard files go to ``run_dir/tensorboard``.
+        config: For the number of steps.
+        pictures_every: Steps between pictures of the first pair of a batch.
+        has_bar: Draw a bar; otherwise print a line every 20 steps.
+    """
+
+    def __init__(
+        self, run_dir: Path, config: TrainingConfig, *, pictures_every: int, has_bar: bool
+    ) -> None:
+        self.config = config
+        self.pictures_every = pictures_every
+        self.writer = SummaryWriter(str(run_dir / "tensorboard"))
+        self.smooth_loss: float | None = None
+        self.progress: Progress | None = None
+        self.task: TaskID | None = None
+        if has_bar:
+            self.progress = Progress(
+                TextColumn("{task.fields[stage]}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("loss {task.fields[loss]}"),
+                TextColumn("{task.fields[detail]}"),
+                TimeElapsedColumn(),
+                TextColumn("eta"),
+                TimeRemainingColumn(),
+            )
+
+    def __enter__(self) -> RunLogger:
+        if self.progress is not None:
+            self.progress.start()
+            self.task = self.progress.add_task(
+                "train", total=self.config.num_steps, stage="start", loss="-", detail=""
+            )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+        self.writer.close()
+
+    def __call__(self, report: StepReport) -> None:
+        """Show and write one step."""
+        if self.smooth_loss is None:
+            self.smooth_loss = report.total
+        self.smooth_loss += SMOOTHING * (report.total - self.smooth_loss)
+        self._write(report)
+        detail = " ".join(f"{name.split('_')[0]} {report.terms[name]:.3f}" for name in _SHOWN)
+        if report.band:
+            detail += f" kept {report.band['kept']:.0%}"
+        if self.progress is not None and self.task is not None:
+            self.progress.update(
+                self.task,
+                completed=report.step,
+                stage=report.stage,
+                loss=f"{self.smooth_loss:.4f}",
+                detail=detail,
+            )
+        elif report.step % PLAIN_EVERY == 0 or report.step == self.config.num_steps:
+            print(
+                f"{report.stage} {report.step}/{self.config.num_steps} "
+                f"loss {self.smooth_loss:.4f} {detail} {report.seconds:.2f} s/step",
+                flush=True,
+            )
+
+    def _write(self, report: StepReport) -> None:
+        scalar = self.writer.add_scalar
+        scalar("loss/total", report.total, report.step)
+        for name, value in report.terms.items():
+            scalar(f"loss/{name}", value, report.step)
+        total_norm = max(sum(report.gradient_norm.values()), 1e-12)
+        for name, value in report.gradient_norm.items():
+            scalar(f"gradient_norm/{name}", value, report.step)
+            scalar(f"gradient_share/{name}", value / total_norm, report.step)
+        for name, value in report.band.items():
+            scalar(f"band/{name}", value, report.step)
+        scalar("time/learning_rate", report.learning_rate, report.step)
+        scalar("time/step_s", report.seconds, report.step)
+        scalar("time/share_waiting_for_data", report.seconds_waiting / report.seconds, report.step)
+        if report.step % self.pictures_every == 0 or report.step == 1:
+            self.writer.add_image(
+                "pair/image_depth_flow", training_picture(report), report.step, dataformats="HWC"
+            )
+            if report.delta is not None and report.delta.numel():
+                self.writer.add_histogram("band/delta", report.delta, report.step)
+
+
+_SHOWN = ("depth_photometric", "flow_photometric")
+
+
+def training_picture(report: StepReport) -> npt.NDArray[np.uint8]:
+    """Draw image, depth and flow of the first pair of a batch.
+
+    Args:
+        report: The step.
+
+    Returns:
+        RGB, (3 H, W, 3) uint8.
+    """
+    batch, prediction = report.batch, report.prediction
+    image = batch.image_tgt[0].detach().cpu().numpy().transpose(1, 2, 0)
+    image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+    inverse_depth = prediction.inverse_depth_tgt[0][0, 0].detach().float().cpu().numpy()
+    depth = np.asarray(1 / inverse_depth, np.float32)
+    near, far = rendering.depth_range(depth)
+    flow = prediction.flow_tgt_src[0][0].detach().float().cpu().numpy().transpose(1, 2, 0)
+    rows = [
+        (image * 255).astype(np.uint8),
+        _rgb(rendering.render_depth(depth, near, far)),
+        _rgb(rendering.render_flow(flow, max(1.0, float(np.percentile(np.hypot(*flow.T), 98))))),
+    ]
+    return np.concatenate(rows)
+
+
+def _rgb(bgr: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
