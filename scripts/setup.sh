@@ -99,7 +99,7 @@ fi
 # ---------------------------------------------------------------- done already?
 fingerprint() {
     {
-        echo "$level ${ROS_DISTRO:-wheels} ${AMENT_PREFIX_PATH:-} $venv ${COOPNET_TORCH_INDEX:-}"
+        echo "${ROS_DISTRO:-wheels} ${AMENT_PREFIX_PATH:-} $venv ${COOPNET_TORCH_INDEX:-}"
         "$base_python" -c 'import sys; print(sys.version, sys.base_prefix)'
         cd "$repo"
         cat constraints.txt setup.py package.xml scripts/setup.sh scripts/requirements.py \
@@ -107,7 +107,13 @@ fingerprint() {
     } | sha256sum | cut -d' ' -f1
 }
 stamp=$(fingerprint)
-is_done() { [ "$(cat "$venv/.coopnet-$level" 2>/dev/null)" = "$stamp" ]; }
+is_done() {  # dev holds all that runtime holds
+    local done_level
+    for done_level in "$level" dev; do
+        if [ "$(cat "$venv/.coopnet-$done_level" 2>/dev/null)" = "$stamp" ]; then return 0; fi
+    done
+    return 1
+}
 if is_done; then exit 0; fi
 
 # Two scripts at once: the second waits, and then finds the stamp.
@@ -124,7 +130,7 @@ touch "$venv/COLCON_IGNORE"
 # ---------------------------------------------------------------- the environment
 venv_options=()
 if [ -n "${ROS_DISTRO:-}" ]; then venv_options+=(--system-site-packages); fi
-base="${ROS_DISTRO:-wheels} $(python_version "$base_python") $base_python"
+base="${ROS_DISTRO:-wheels} $(python_version "$base_python") $base_python $venv"
 make_venv() {
     local log="$venv/.venv.log"
     say "making $venv with $base_python ($(python_version "$base_python")), $ros"
