@@ -81,7 +81,7 @@ class LossSettings(Settings):
         default="all", description="Flow learns from every valid pixel or those outside the band."
     )
     scale_weights: tuple[float, float, float] = Field(
-        default=(1.0, 0.5, 0.25), description="Weights of the photometric terms at strides 1, 4, 8."
+        default=(1.0, 1.0, 1.0), description="Weights of the photometric terms at strides 1, 4, 8."
     )
     depth_photometric: float = Field(default=1.0, ge=0)
     flow_photometric: float = Field(default=1.0, ge=0)
@@ -104,9 +104,9 @@ class TrainingConfig(Settings):
     sources: tuple[Source, ...] = Field(min_length=1)
     stages: tuple[Stage, ...] = Field(min_length=1)
     batch_size: int = Field(default=4, ge=1)
-    learning_rate: float = Field(default=3e-4, gt=0)
+    learning_rate: float = Field(default=2.5e-4, gt=0)
     final_learning_rate: float = Field(default=1e-5, gt=0)
-    learning_rate_warmup_steps: int = Field(default=100, ge=0)
+    learning_rate_warmup_steps: int = Field(default=250, ge=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     clip_gradient_norm: float = Field(
         default=5.0, gt=0, description="Per network, so that one cannot take another's share."
