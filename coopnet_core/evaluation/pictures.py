@@ -163,8 +163,14 @@ def _save_trajectories(trajectories: dict[str, Float64], path: Path) -> None:
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.add_subplot()
     for name, poses in trajectories.items():
-        width = 3.0 if name == GROUND_TRUTH else 1.5
-        axes.plot(poses[:, 0, 3], poses[:, 2, 3], label=name, linewidth=width)
+        is_truth = name == GROUND_TRUTH
+        axes.plot(
+            poses[:, 0, 3],
+            poses[:, 2, 3],
+            label=name,
+            color="black" if is_truth else None,
+            linewidth=3.0 if is_truth else 1.5,
+        )
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xlabel("x, right [m]")
     axes.set_ylabel("z, forward [m]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from coopnet_core.data.images import read_image_sized
 from coopnet_core.data.sequence import Sequence
+from coopnet_core.evaluation.flow_metrics import resize_flow
 from coopnet_core.geometry.canonical import depth_from_canonical
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.inference.bundle import Bundle
@@ -165,6 +167,41 @@ def run_flow(
         for image in (image_tgt, image_src)
     ]
     return _pixels_last(runtime.flow(inputs[0], inputs[1])[0])
+
+
+def run_flow_in_strips(
+    bundle: Bundle,
+    runtime: Runtime,
+    image_tgt: npt.NDArray[np.uint8],
+    image_src: npt.NDArray[np.uint8],
+) -> Float32:
+    """Run the flow network on horizontal strips that have the shape of its input.
+
+    A picture that is taller than the network's input is not squeezed that way. Strips overlap by
+    half or more; each row is taken from the strip whose middle is nearest.
+
+    Args:
+        bundle: The bundle.
+        runtime: Runs its networks.
+        image_tgt: (H, W) or (H, W, 3) RGB uint8.
+        image_src: The same size.
+
+    Returns:
+        ``flow_tgt_src`` at the size of the images, (H, W, 2) float32 pixels.
+    """
+    height, width = image_tgt.shape[:2]
+    strip = min(height, round(width * bundle.height / bundle.width))
+    num_strips = 1 + math.ceil((height - strip) / (strip / 2))
+    tops = np.linspace(0, height - strip, num_strips).round().astype(int)
+    nearest = np.abs(np.arange(height)[:, None] - (tops + (strip - 1) / 2)[None]).argmin(axis=1)
+    flow = np.zeros((height, width, 2), np.float32)
+    for number, top in enumerate(tops):
+        rows = slice(top, top + strip)
+        part = run_flow(bundle, runtime, image_tgt[rows], image_src[rows])
+        full = resize_flow(part, width, strip)
+        chosen = np.flatnonzero(nearest == number)
+        flow[chosen] = full[chosen - top]
+    return flow
 
 
 def to_gray(image: npt.NDArray[np.uint8]) -> Gray:

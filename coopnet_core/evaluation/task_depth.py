@@ -116,8 +116,9 @@ def _depth_rows(
                 "delta1": mean.delta1,
                 "delta2": mean.delta2,
                 "delta3": mean.delta3,
-                "scale": mean.scale,
-                "scale_spread": float(np.std([m.scale for m in per_image])) / mean.scale,
             }
+            if median_scaling:
+                row["scale"] = mean.scale
+                row["scale_spread"] = float(np.std([m.scale for m in per_image])) / mean.scale
             rows.append(row)
     return rows

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from coopnet_core.data import middlebury
 from coopnet_core.data.images import read_image
 from coopnet_core.evaluation import baselines, flow_metrics
-from coopnet_core.evaluation.runner import run_flow, to_gray
+from coopnet_core.evaluation.runner import run_flow, run_flow_in_strips, to_gray
 from coopnet_core.evaluation.tasks import Recorded, Row, Task
 from coopnet_core.inference.bundle import Bundle
 from coopnet_core.inference.runtime import Runtime
@@ -97,17 +97,22 @@ def rubberwhale_task(bundle: Bundle, runtime: Runtime, folder: Path) -> Task:
     target, source = read_image(folder / "frame10.png"), read_image(folder / "frame11.png")
     truth = middlebury.read_flow(folder / "flow10.flo")
     height, width = truth.shape[:2]
-    gray_tgt, gray_src = to_gray(target), to_gray(source)
-    size = (bundle.width, bundle.height)
-    small_tgt, small_src = (
-        np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        for image in (gray_tgt, gray_src)
-    )
-    small = f"{bundle.width}x{bundle.height}"
+    squeezed = (bundle.width, bundle.height)
+    scaled = (bundle.width, round(height * bundle.width / width))
+
+    def dis(size: tuple[int, int]) -> Float32:
+        pair = [
+            np.asarray(cv2.resize(to_gray(image), size, interpolation=cv2.INTER_AREA), np.uint8)
+            for image in (target, source)
+        ]
+        return baselines.dis_flow(pair[0], pair[1])
+
     flows = {
-        f"CoopNet, {small}": run_flow(bundle, runtime, target, source),
-        f"DIS, {small}": baselines.dis_flow(small_tgt, small_src),
-        f"DIS, {width}x{height}": baselines.dis_flow(gray_tgt, gray_src),
+        f"CoopNet, {_size(squeezed)}": run_flow(bundle, runtime, target, source),
+        f"CoopNet, strips at {_size(scaled)}": run_flow_in_strips(bundle, runtime, target, source),
+        f"DIS, {_size(squeezed)}": dis(squeezed),
+        f"DIS, {_size(scaled)}": dis(scaled),
+        f"DIS, {_size((width, height))}": dis((width, height)),
         "no motion": np.zeros_like(truth),
     }
     rows: list[Row] = []
@@ -123,5 +128,12 @@ def rubberwhale_task(bundle: Bundle, runtime: Runtime, folder: Path) -> Task:
             "in full-size pixels, Fl = share of pixels off by more than 3 px and 5 %"
         ),
         rows=rows,
-        notes=[f"The network squeezes the 3:2 picture to its own shape ({small})."],
+        notes=[
+            f"The network's input is {_size(squeezed)}, which squeezes a picture of another shape; "
+            "strips keep the shape: overlapping parts of full width, each scaled to the input."
+        ],
     )
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

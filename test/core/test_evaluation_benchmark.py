@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ from coopnet_core.cli import evaluate
 from coopnet_core.errors import BundleError, DataError
 from coopnet_core.evaluation import benchmark
 from coopnet_core.evaluation.report import markdown_table
+from coopnet_core.evaluation.runner import run_flow_in_strips
+from coopnet_core.inference.bundle import load_bundle
+from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
 
 WIDTH, HEIGHT = 96, 48
 FX, STEP_PX, DEPTH_M = 96.0, 2, 10.0
@@ -132,6 +137,7 @@ def test_flow_tables(report: tuple[dict[str, Any], Path]) -> None:
     whale = _rows(report, "flow_rubberwhale")
     # The bundle's flow points the other way: off by twice the true length.
     assert whale["CoopNet, 64x32|"]["epe_px"] == pytest.approx(2 * STEP_PX, abs=1e-4)
+    assert whale["CoopNet, strips at 64x32|"]["epe_px"] == pytest.approx(2 * STEP_PX, abs=1e-4)
     assert whale["no motion|"]["epe_px"] == pytest.approx(STEP_PX)
     assert whale[f"DIS, {WIDTH}x{HEIGHT}|"]["epe_px"] < 0.5
 
@@ -177,3 +183,26 @@ def test_table_takes_columns_as_they_come_and_leaves_gaps() -> None:
     assert lines[2] == "| a | 0.1235 |  |  |"
     assert lines[3] == "| b |  | 123.46 | 3 |"
     assert markdown_table([{"method": "a", "x": float("nan")}])[2] == "| a |  |"
+
+
+def test_strips_cover_a_tall_picture_in_its_own_pixels(tmp_path: Path) -> None:
+    flow = np.zeros((2, 32, 64), np.float32)
+    flow[1] = np.linspace(-1, 1, 32)[:, None]  # says where in its strip a row is
+    bundle = load_bundle(write_tiny_bundle(tmp_path / "bundle", flow=flow))
+    image = textured_image(128, 200)
+    result = run_flow_in_strips(bundle, OnnxRuntime(bundle, 1), image, image)
+    assert result.shape == (200, 128, 2)
+    vertical = result[:, 0, 1]  # twice as many pixels as on the grid
+    assert vertical[0] == pytest.approx(-2, abs=0.05)
+    assert vertical[-1] == pytest.approx(2, abs=0.05)
+    # Between the first and the last strip rows come from the middle of theirs.
+    assert np.abs(vertical[32:-32]).max() < 1.1
+
+
+def test_evaluation_and_readers_do_without_torch() -> None:
+    code = (
+        "import sys; import coopnet_core.evaluation.pictures, coopnet_core.data.pairs, "
+        "coopnet_core.data.video; print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
