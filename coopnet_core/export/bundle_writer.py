@@ -173,7 +173,7 @@ def _num_parameters(network: nn.Module) -> int:
 
 
 def _write_weights(networks: Networks, path: Path) -> None:
-    """Write all weights as ``depth.*``, ``pose.*``, ``flow.*``; those of two or more axes halved."""
+    """Write all weights as ``depth.*``, ``pose.*``, ``flow.*``; two or more axes as float16."""
     try:
         safetensors_torch = importlib.import_module("safetensors.torch")
     except ImportError as error:

@@ -36,6 +36,9 @@ _CHI2 = 9.0
 _NETWORK_INFLATION = 4.0
 """The pose network's answer does not minimise the residuals: twice the standard deviation."""
 
+_FAR_OFF = 1e6
+"""Residual of a point behind the camera."""
+
 _MIN_STEP = 1e-4
 """Gauss-Newton stops when an iteration moves every point by less, in standard deviations."""
 
@@ -92,7 +95,7 @@ class EgomotionConfig:
     refine_iterations: int = 8
     still_px: float = 0.2
     still_fraction: float = 0.8
-    correlation: float = 8.0
+    correlation: float = 20.0
     step_scale_sigma: float = 0.05
 
 
@@ -165,7 +168,7 @@ def estimate_egomotion(
         return _lost("the pose network's answer is not finite", 0, 0.0)
     guesses = [rigid.nearest_rigid(array) for array in arrays if np.all(np.isfinite(array))]
     points_cur, points_prev, num_grid = _correspondences(pair, config, is_consistent_cur)
-    num_points = len(points_cur.pixels) + len(points_prev.pixels)
+    num_points = len(points_cur.xyz) + len(points_prev.xyz)
     if _textured_fraction(pair.gray_cur, config) < config.min_textured_fraction:
         return _lost("the image has no texture (covered lens, darkness, fog?)", num_points, 0.0)
     if num_points < max(config.min_points, config.min_consistent_fraction * num_grid):
@@ -205,7 +208,7 @@ class _Points:
     """Points with depth in one frame, and where flow sees them in the other one."""
 
     xyz: Float64
-    pixels: Float64
+    target: Float64
     flow: Float64
 
 
@@ -215,15 +218,12 @@ class _Problem:
     def __init__(
         self, cur: _Points, prev: _Points, intrinsics: Intrinsics, config: EgomotionConfig
     ) -> None:
-        self._xyz = np.concatenate([cur.xyz, prev.xyz])
-        self._target = np.concatenate([cur.pixels + cur.flow, prev.pixels + prev.flow])
+        self._halves = (cur, prev)
         self._lengths: Float64 = np.linalg.norm(np.concatenate([cur.flow, prev.flow]), axis=1)
-        self._split = len(cur.xyz)
-        self._focal = np.array([intrinsics.fx, intrinsics.fy])
-        self._centre = np.array([intrinsics.cx, intrinsics.cy])
         self._sigma = config.flow_sigma_px + config.flow_sigma_relative * self._lengths
+        self._intrinsics = intrinsics
         self._config = config
-        self.median_depth = float(np.median(self._xyz[:, 2]))
+        self.median_depth = float(np.median(np.concatenate([cur.xyz[:, 2], prev.xyz[:, 2]])))
 
     def flow_lengths(self) -> Float64:
         """Return the length of flow at each point, (N,), pixels."""
@@ -231,8 +231,8 @@ class _Problem:
 
     def squared_residuals(self, T_prev_cur: Float64) -> Float64:
         """Return the squared whitened residual of each point, (N,); huge behind the camera."""
-        residuals, _ = self._whitened(T_prev_cur, with_jacobian=False)
-        return _squared(residuals)
+        along, across, _ = self._whitened(T_prev_cur, with_jacobian=False)
+        return along * along + across * across
 
     def cost(self, T_prev_cur: Float64) -> float:
         """Return the mean of the squared residuals, each cut off at the inlier limit."""
@@ -240,27 +240,26 @@ class _Problem:
 
     def refine(self, T_prev_cur: Float64) -> Float64:
         """Minimise a Geman-McClure cost, first with a wide tolerance, then with a narrow one."""
-        for widening, iterations in ((16.0, 3), (4.0, 3), (1.0, self._config.refine_iterations)):
+        for widening, iterations in ((16.0, 2), (4.0, 2), (1.0, self._config.refine_iterations)):
             for _ in range(iterations):
-                residuals, jacobian = self._whitened(T_prev_cur, with_jacobian=True)
-                squared = _squared(residuals)
-                weights = (1 + squared / (_CHI2 * widening)) ** -2
-                normal, gradient = _normal_equations(residuals, jacobian, weights)
+                along, across, jacobian = self._whitened(T_prev_cur, with_jacobian=True)
+                weights = (1 + (along * along + across * across) / (_CHI2 * widening)) ** -2
+                normal, gradient = _normal_equations(along, across, jacobian, weights)
                 # The tiny ridge keeps the system solvable when the points say nothing.
                 ridge = 1e-12 * (1 + np.trace(normal)) * np.eye(6)
                 step: Float64 = -np.linalg.solve(normal + ridge, gradient)
                 T_prev_cur = np.matmul(T_prev_cur, rigid.exp(step))
-                if float(step @ normal @ step) < _MIN_STEP**2 * len(squared):
+                if float(step @ normal @ step) < _MIN_STEP**2 * len(weights):
                     break
         return rigid.nearest_rigid(T_prev_cur)
 
     def covariance(self, T_prev_cur: Float64, inliers: Mask) -> Float64:
         """Return the covariance of the motion, (6, 6): x, y, z, rotation about x, y, z."""
-        residuals, jacobian = self._whitened(T_prev_cur, with_jacobian=True)
+        along, across, jacobian = self._whitened(T_prev_cur, with_jacobian=True)
         weights = inliers.astype(np.float64)
-        normal, _ = _normal_equations(residuals, jacobian, weights)
+        normal, _ = _normal_equations(along, across, jacobian, weights)
         num_inliers = max(float(weights.sum()), 1.0)
-        squared = np.minimum(_squared(residuals), _CHI2)
+        squared = np.minimum(along * along + across * across, _CHI2)
         variance = max(1.0, float(squared @ weights) / (2 * num_inliers))
         # Both flow directions see the same points, hence the factor 2.
         factor = 2 * self._config.correlation * variance
@@ -270,68 +269,72 @@ class _Problem:
         symmetric: Float64 = (covariance + covariance.T) / 2
         return symmetric
 
-    def _whitened(self, T_prev_cur: Float64, *, with_jacobian: bool) -> tuple[Float64, Float64]:
-        """Residuals (N, 2), along and across the epipolar line, and their Jacobian (N, 2, 6).
+    def _whitened(
+        self, T_prev_cur: Float64, *, with_jacobian: bool
+    ) -> tuple[Float64, Float64, Float64]:
+        """Residuals along and across the epipolar line, (N,) each, and their Jacobian (6, 2, N).
 
         The Jacobian is by a twist on the right: ``T_prev_cur @ exp(twist)``.
         """
-        split = self._split
-        T_cur_prev = rigid.invert(T_prev_cur)
-        turned = np.empty_like(self._xyz)
-        turned[:split] = self._xyz[:split] @ T_prev_cur[:3, :3].T
-        turned[split:] = self._xyz[split:] @ T_cur_prev[:3, :3].T
-        moved = turned.copy()
-        moved[:split] += T_prev_cur[:3, 3]
-        moved[split:] += T_cur_prev[:3, 3]
-        is_behind = moved[:, 2] < MIN_DEPTH
-        z = np.where(is_behind, MIN_DEPTH, moved[:, 2])[:, None]
-        ray = moved[:, :2] / z
-        error = ray * self._focal + self._centre - self._target
-        # How the projection moves when the depth of the point grows: the epipolar direction.
-        parallax = self._focal * (turned[:, :2] - ray * turned[:, 2:]) / z
-        length = np.linalg.norm(parallax, axis=1)
-        along = parallax / np.maximum(length, 1e-9)[:, None]
-        along[length < 1e-9] = (1.0, 0.0)
-        across = np.stack([-along[:, 1], along[:, 0]], axis=1)
-        inverse_sigma = 1 / self._sigma
-        inverse_along = 1 / np.hypot(self._sigma, self._config.depth_sigma * length)
-        residuals = np.stack(
-            [
-                np.sum(along * error, axis=1) * inverse_along,
-                np.sum(across * error, axis=1) * inverse_sigma,
-            ],
-            axis=1,
-        )
-        residuals[is_behind] = 1e6
-        if not with_jacobian:
-            return residuals, np.empty((0, 2, 6))
-        rows = np.stack([along * inverse_along[:, None], across * inverse_sigma[:, None]], axis=1)
-        # Projection: (fx / z, 0, -fx x / z^2; 0, fy / z, -fy y / z^2), rows combined as above.
-        scaled = rows * (self._focal / z)[:, None, :]
-        by_point = np.concatenate([scaled, -np.sum(scaled * ray[:, None], 2, keepdims=True)], 2)
-        jacobian = np.empty((len(error), 2, 6))
-        by_point[:split] = by_point[:split] @ T_prev_cur[:3, :3]
-        by_point[split:] *= -1
-        lever = moved.copy()
-        lever[:split] = self._xyz[:split]
-        jacobian[..., :3] = by_point
-        # d(point)/d(rotation) = -[point]x, and g . (-[p]x) = p x g.
-        jacobian[..., 3:] = np.cross(lever[:, None, :], by_point)
-        return residuals, jacobian
-
-
-def _squared(residuals: Float64) -> Float64:
-    squared: Float64 = np.einsum("nk,nk->n", residuals, residuals)
-    return squared
+        split = len(self._halves[0].xyz)
+        along, across = np.empty((2, len(self._sigma)))
+        jacobian = np.empty((6, 2, len(self._sigma) if with_jacobian else 0))
+        for is_inverse, part in ((False, slice(0, split)), (True, slice(split, None))):
+            T_b_a = rigid.invert(T_prev_cur) if is_inverse else T_prev_cur
+            points = self._halves[is_inverse]
+            sigma = self._sigma[part]
+            rotation, step = T_b_a[:3, :3], T_b_a[:3, 3]
+            turned = rotation @ points.xyz.T
+            moved = turned + step[:, None]
+            is_behind = moved[2] < MIN_DEPTH
+            inverse_z = 1 / np.where(is_behind, MIN_DEPTH, moved[2])
+            x, y = moved[0] * inverse_z, moved[1] * inverse_z
+            fx, fy = self._intrinsics.fx, self._intrinsics.fy
+            target_u, target_v = points.target.T
+            error_u = fx * x + (self._intrinsics.cx - target_u)
+            error_v = fy * y + (self._intrinsics.cy - target_v)
+            # How the projection moves when the point's depth grows: the epipolar direction.
+            line_u = fx * (turned[0] - x * turned[2]) * inverse_z
+            line_v = fy * (turned[1] - y * turned[2]) * inverse_z
+            parallax = np.hypot(line_u, line_v)
+            has_line = parallax > 1e-9
+            inverse_parallax = 1 / np.where(has_line, parallax, 1.0)
+            line_u = np.where(has_line, line_u * inverse_parallax, 1.0)
+            line_v = np.where(has_line, line_v * inverse_parallax, 0.0)
+            weight_along = 1 / np.hypot(sigma, self._config.depth_sigma * parallax)
+            weight_across = 1 / sigma
+            along[part] = (line_u * error_u + line_v * error_v) * weight_along
+            across[part] = (line_u * error_v - line_v * error_u) * weight_across
+            along[part][is_behind] = _FAR_OFF
+            if not with_jacobian:
+                continue
+            # Gradient of both residuals by the moved point: rows of the projection's Jacobian
+            # (fx, 0, -fx x; 0, fy, -fy y) / z, combined as above.
+            by_point = np.empty((3, 2, len(sigma)))
+            by_point[0, 0] = line_u * (fx * inverse_z * weight_along)
+            by_point[1, 0] = line_v * (fy * inverse_z * weight_along)
+            by_point[0, 1] = line_v * (-fx * inverse_z * weight_across)
+            by_point[1, 1] = line_u * (fy * inverse_z * weight_across)
+            by_point[2] = -x * by_point[0] - y * by_point[1]
+            if is_inverse:
+                by_point, lever = -by_point, moved
+            else:
+                by_point = np.tensordot(rotation, by_point, axes=(0, 0))
+                lever = points.xyz.T
+            jacobian[:3, :, part] = by_point
+            # d(point)/d(rotation) = -[point]x, and g . (-[p]x) = p x g.
+            for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+                jacobian[3 + i, :, part] = lever[j] * by_point[k] - lever[k] * by_point[j]
+        return along, across, jacobian
 
 
 def _normal_equations(
-    residuals: Float64, jacobian: Float64, weights: Float64
+    along: Float64, across: Float64, jacobian: Float64, weights: Float64
 ) -> tuple[Float64, Float64]:
-    flat = jacobian.reshape(-1, 6)
-    weighted = flat * np.repeat(weights, 2)[:, None]
-    normal: Float64 = weighted.T @ flat
-    gradient: Float64 = weighted.T @ residuals.reshape(-1)
+    flat = jacobian.reshape(6, -1)
+    weighted = (jacobian * weights).reshape(6, -1)
+    normal: Float64 = weighted @ flat.T
+    gradient: Float64 = weighted @ np.concatenate([along, across])
     return normal, gradient
 
 
@@ -368,7 +371,8 @@ def _sample(
     z = z[keep]
     x = (pixels[:, 0] - intrinsics.cx) / intrinsics.fx * z
     y = (pixels[:, 1] - intrinsics.cy) / intrinsics.fy * z
-    return _Points(np.stack([x, y, z], axis=1), pixels, flow[window][keep].astype(np.float64))
+    vectors = flow[window][keep].astype(np.float64)
+    return _Points(np.stack([x, y, z], axis=1), pixels + vectors, vectors)
 
 
 def _textured_fraction(gray: npt.NDArray[np.uint8], config: EgomotionConfig) -> float:
@@ -386,7 +390,7 @@ def _pnp_ransac(points: _Points, intrinsics: Intrinsics, config: EgomotionConfig
         # OpenCV seeds its generator anew in every call: same input, same answer.
         found, rotation, translation, _ = cv2.solvePnPRansac(
             points.xyz,
-            points.pixels + points.flow,
+            points.target,
             intrinsics.matrix(),
             np.zeros(0),
             iterationsCount=config.ransac_iterations,
