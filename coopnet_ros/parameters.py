@@ -197,9 +197,11 @@ def declare(node: Node) -> Settings:
         try:
             node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
         except ParameterException as error:
-            allowed = f" ({parameter.allowed})" if parameter.allowed else ""
+            expected = parameter.type_name
+            if parameter.allowed:
+                expected += f" ({parameter.allowed})"
             raise ConfigError(
-                f"parameter '{parameter.name}' takes a {parameter.type_name}{allowed}: {error}"
+                f"parameter '{parameter.name}' must be of type {expected}: {error}"
                 + ("; write 5.0, not 5" if "double" in parameter.type_name else "")
             ) from error
         value = node.get_parameter(parameter.name).value

@@ -79,6 +79,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         self._outputs: Outputs | None = None
         self._mounting: _Mounting | None = None
         self._mounting_problem = ""
+        self._published_mountings: set[str] = set()
         self._last_stamp_ns: int | None = None
         self._camera_info: CameraInfo | None = None
         self._mailbox: Mailbox[_Arrival] | None = None
@@ -343,7 +344,11 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         settings, camera_frame = self._settings, header.frame_id
         base_frame = settings.base_frame
         T_base_cam = None
-        if settings.camera_mounting != "parameter":
+        # What this node has put on /tf_static itself says nothing about the robot.
+        if (
+            settings.camera_mounting != "parameter"
+            and camera_frame not in self._published_mountings
+        ):
             T_base_cam = self._lookup(base_frame, camera_frame)
             source = f"TF {base_frame} <- {camera_frame}"
         if T_base_cam is None and settings.camera_mounting == "tf":
@@ -357,6 +362,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
             T_base_cam = frames.base_from_camera(settings.camera_xyz_rpy)
             source = f"parameter camera_xyz_rpy {list(settings.camera_xyz_rpy)}"
             if settings.publish_tf and camera_frame not in ("", base_frame):
+                self._published_mountings.add(camera_frame)
                 self._send_static_transform(
                     transform_message(T_base_cam, header.stamp, base_frame, camera_frame)
                 )

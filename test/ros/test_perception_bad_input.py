@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup.sh")
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
 from nav_msgs.msg import Odometry
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_harness import HEIGHT, INTRINSICS, PERIOD_NS, START_NS, WIDTH, Harness
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 from tiny_bundle import textured_image, write_tiny_bundle
@@ -188,11 +190,19 @@ def test_a_silent_camera(harness: Harness) -> None:
     assert harness.set_parameter("no_image_warning_s", 5.0).successful
 
 
-def test_images_on_the_compressed_topic_only(harness: Harness) -> None:
-    """The commonest mistake: the driver publishes, but the other kind."""
+def test_a_camera_that_the_node_cannot_hear(harness: Harness, tmp_path: Path) -> None:
+    """The commonest mistakes: the driver publishes the other kind, or best effort only."""
     harness.node.destroy_publisher(harness.image_publisher)
     assert harness.set_parameter("no_image_warning_s", 0.5).successful
     harness.wait_for_status("input", "set image_transport to compressed")
+    best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    unheard = harness.node.create_publisher(Image, "image", best_effort)
+    harness.wait_for_status("input", "a reliable subscription receives nothing from best-effort")
+    harness.node.destroy_publisher(unheard)
+    # One participant cannot have two types on a topic.
+    with Harness(tmp_path, harness, has_camera=False) as other:
+        other.node.create_publisher(CompressedImage, "image", 1)
+        harness.wait_for_status("input", "they send sensor_msgs/msg/CompressedImage, expected")
     assert harness.set_parameter("no_image_warning_s", 5.0).successful
     harness.image_publisher = harness.node.create_publisher(Image, "image", 10)
     harness.until(lambda: harness.image_publisher.get_subscription_count() > 0, "the node")

@@ -157,17 +157,8 @@ def test_no_autostart_a_namespaced_yaml_file_and_qos_overrides(
     assert "out of range" in refused.reason
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"image_transport": "h264"}, "image_transport' must be one of raw, compressed"),
-        ({"max_gap_s": 5}, "max_gap_s' takes a double"),
-    ],
-)
-def test_a_wrong_parameter_ends_the_node_with_a_message(
-    harness: Harness, values: dict[str, object], message: str
-) -> None:
-    harness.start_node(**values)
+def test_a_wrong_parameter_ends_the_node_with_a_message(harness: Harness) -> None:
+    harness.start_node(image_transport="h264")
     assert harness.wait_for_exit() == 1
-    assert message in harness.log()
+    assert "image_transport' must be one of raw, compressed, got 'h264'" in harness.log()
     assert "Traceback" not in harness.log()

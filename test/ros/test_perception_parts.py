@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup.sh")
 
+import rclpy
 import yaml
 from geometry_msgs.msg import TransformStamped
+from rclpy.parameter import Parameter
 from tf2_msgs.msg import TFMessage
 
 from coopnet_core.errors import ConfigError, InputError
@@ -212,6 +215,27 @@ def test_a_loop_in_tf_does_not_hang() -> None:
     tree = TransformTree()
     tree.update(TFMessage(transforms=loop))
     assert tree.lookup("base", "a") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("max_gap_s", 5, "'max_gap_s' must be of type double.*write 5.0, not 5"),
+        ("max_gap_s", 100.0, r"'max_gap_s' must be of type double \(0.05 to 60\).*out of range"),
+        ("num_threads", "two", "'num_threads' must be of type integer"),
+        ("device", "tpu", "'device' must be one of cpu, got 'tpu'"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_by_name(name: str, value: object, message: str) -> None:
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=random.randint(1, 100))
+    overrides = [Parameter(name, value=value)]
+    try:
+        node = rclpy.create_node("test", context=context, parameter_overrides=overrides)
+        with pytest.raises(ConfigError, match=message):
+            parameters.declare(node)
+    finally:
+        context.try_shutdown()
 
 
 def test_the_parameter_file_is_the_one_of_the_table() -> None:

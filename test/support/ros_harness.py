@@ -31,6 +31,7 @@ import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
@@ -54,9 +55,12 @@ TIMEOUT_S = 15.0
 class Harness:
     """The test's own node, in a thread, and the node under test, in a process."""
 
-    def __init__(self, folder: Path) -> None:
-        self.domain = random.randint(1, 100)
-        self.namespace = f"/t{secrets.token_hex(4)}"
+    def __init__(
+        self, folder: Path, beside: Harness | None = None, *, has_camera: bool = True
+    ) -> None:
+        """Join the ROS graph: one of its own, or that of the harness ``beside``."""
+        self.domain = beside.domain if beside else random.randint(1, 100)
+        self.namespace = beside.namespace if beside else f"/t{secrets.token_hex(4)}"
         self.received: dict[str, list[Any]] = {}
         self._log = folder / f"node_{secrets.token_hex(4)}.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -69,14 +73,16 @@ class Harness:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, daemon=True)
+        self.listen("/diagnostics", DiagnosticArray)
+        self._thread.start()
+        if not has_camera:
+            return
         reliable = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
         self.image_publisher = self.node.create_publisher(Image, "image", reliable)
         self.compressed_publisher = self.node.create_publisher(
             CompressedImage, "image/compressed", reliable
         )
         self.info_publisher = self.node.create_publisher(CameraInfo, "camera_info", reliable)
-        self.listen("/diagnostics", DiagnosticArray)
-        self._thread.start()
 
     def __enter__(self) -> Harness:
         return self
@@ -93,10 +99,13 @@ class Harness:
         self.node.destroy_node()
 
     def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
+        while self._context.ok():
+            try:
+                self._executor.spin()
+            except ExternalShutdownException:
+                return
+            except InvalidHandle:
+                continue  # a test has destroyed a publisher in its own thread
 
     # The node under test
 
@@ -107,17 +116,21 @@ class Harness:
         command += ["-r", f"__ns:={self.namespace}", *arguments]
         for name, value in values.items():
             command += ["-p", f"{name}:={_yaml(value)}"]
-        environment = {
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, env=self.environment(), stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of processes that this harness shall hear."""
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        return {
             **os.environ,
             "ROS_DOMAIN_ID": str(self.domain),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": path,
             "OMP_NUM_THREADS": "1",
         }
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
-            )
 
     def stop_node(self) -> int:
         """Interrupt the node and return its exit status."""
