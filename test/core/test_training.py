@@ -1,0 +1,308 @@
+"""Training for real on tiny scenes: it learns, rebalances, resumes exactly, survives SIGKILL."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training packages are not installed")
+pytest.importorskip("lightning_fabric", reason="training packages are not installed")
+
+from coopnet_core.config import LossSettings, TrainingConfig, parse_config  # noqa: E402
+from coopnet_core.data.image_folder import write_calibration  # noqa: E402
+from coopnet_core.errors import TrainingError  # noqa: E402
+from coopnet_core.geometry.intrinsics import Intrinsics  # noqa: E402
+from coopnet_core.geometry.se3 import matrix_from_vector  # noqa: E402
+from coopnet_core.geometry.warp import rigid_flow  # noqa: E402
+from coopnet_core.recipes.coopnet import CoopNetRecipe  # noqa: E402
+from coopnet_core.training import checkpoint as checkpoints  # noqa: E402
+from coopnet_core.training import loop  # noqa: E402
+from coopnet_core.training.batches import batch_indices  # noqa: E402
+from coopnet_core.training.schedule import learning_rate_at  # noqa: E402
+from coopnet_core.types import Batch, Prediction  # noqa: E402
+
+WIDTH, HEIGHT = 96, 64
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A smooth random texture that slides to the left by 3 pixels a frame, five frames."""
+    root = tmp_path_factory.mktemp("scene")
+    folder = root / "frames"
+    folder.mkdir()
+    noise = np.random.default_rng(0).random((HEIGHT, WIDTH + 40)).astype(np.float32)
+    texture = cv2.GaussianBlur(noise, (0, 0), 2.5)
+    texture = cv2.normalize(texture, None, 20, 235, cv2.NORM_MINMAX).astype(np.uint8)
+    for index in range(5):
+        cv2.imwrite(
+            str(folder / f"{index:06d}.png"), texture[:, 3 * index : 3 * index + WIDTH]
+        )
+    camera = Intrinsics(WIDTH, HEIGHT, 80.0, 80.0, WIDTH / 2 - 0.5, HEIGHT / 2 - 0.5)
+    write_calibration(folder / "calibration.yaml", camera, "synthetic")
+    return root
+
+
+def config(**changes: Any) -> TrainingConfig:
+    content: dict[str, Any] = {
+        "pretrained": False,
+        "sources": [{"kind": "image_folder", "path": "frames"}],
+        "stages": [
+            {"name": "warm-up", "steps": 3, "width": WIDTH, "height": HEIGHT, "rebalance": False},
+            {"name": "joint", "steps": 3, "width": WIDTH, "height": HEIGHT},
+        ],
+        "batch_size": 2,
+        "learning_rate_warmup_steps": 1,
+    }
+    content.update(changes)
+    return parse_config(content, TrainingConfig, "test")
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    networks = checkpoints.load_checkpoint(path)["networks"]
+    return {f"{n}.{k}": v for n, state in networks.items() for k, v in state.items()}
+
+
+def test_overfits_one_scene(scene: Path, tmp_path: Path) -> None:
+    stage = {"name": "warm-up", "steps": 60, "width": WIDTH, "height": HEIGHT, "rebalance": False}
+    reports: list[loop.StepReport] = []
+    loop.train(
+        config(stages=[stage], learning_rate=1e-3, learning_rate_warmup_steps=5),
+        scene,
+        tmp_path,
+        report=reports.append,
+    )
+    first = np.mean([r.terms["flow_photometric"] for r in reports[:5]])
+    last = np.mean([r.terms["flow_photometric"] for r in reports[-5:]])
+    assert last < 0.5 * first
+    flow = reports[-1].prediction.flow_tgt_src[0].abs()[..., 16:-16, 16:-16]
+    assert flow[:, 0].mean().item() == pytest.approx(3.0, abs=1.0)
+    assert flow[:, 1].mean().item() < 0.8
+
+
+def test_a_resumed_run_equals_one_that_was_never_stopped(scene: Path, tmp_path: Path) -> None:
+    settings = config(loss={"band": {"scope": "running"}})
+    whole = loop.train(settings, scene, tmp_path / "whole")
+    loop.train(settings, scene, tmp_path / "parts", stop_after=2)
+    loop.train(settings, scene, tmp_path / "parts", resume=True, stop_after=5)
+    parts = loop.train(settings, scene, tmp_path / "parts", resume=True)
+    expected, found = weights(whole), weights(parts)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_sigkill_loses_no_checkpoint(scene: Path, tmp_path: Path) -> None:
+    config_path = tmp_path / "run.yaml"
+    settings = config(
+        stages=[{"name": "a", "steps": 400, "width": WIDTH, "height": HEIGHT, "rebalance": False}]
+    )
+    import yaml
+
+    config_path.write_text(yaml.safe_dump(settings.model_dump(mode="json", exclude_none=True)))
+    command = [sys.executable, "-m", "coopnet_core.cli.main", "train"]
+    command += ["--config", str(config_path), "--data", str(scene), "--out", str(tmp_path / "run")]
+    command += ["--checkpoint-every", "1", "--no-progress", "--threads", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    last = tmp_path / "run" / "last.pt"
+    deadline = time.monotonic() + 90
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGKILL)
+    _, errors = process.communicate()
+    assert last.exists(), errors.decode()
+    step = checkpoints.load_checkpoint(last)["step"]
+    assert 1 <= step < 400
+    loop.train(settings, scene, tmp_path / "run", resume=True, stop_after=step + 1)
+    assert checkpoints.load_checkpoint(last)["step"] == step + 1
+
+
+def test_runs_are_not_overwritten_and_configs_not_mixed(scene: Path, tmp_path: Path) -> None:
+    loop.train(config(), scene, tmp_path, stop_after=1)
+    with pytest.raises(TrainingError, match="--resume"):
+        loop.train(config(), scene, tmp_path)
+    with pytest.raises(TrainingError, match="another batch_size"):
+        loop.train(config(batch_size=1), scene, tmp_path, resume=True)
+    with pytest.raises(TrainingError, match="does not exist"):
+        loop.train(config(), scene, tmp_path / "nowhere", resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_term(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = loop.CoopNetRecipe.__call__
+
+    def poisoned(self: Any, *args: Any, **kwargs: Any) -> Any:
+        losses = original(self, *args, **kwargs)
+        terms = {**losses.terms, "flow_photometric": torch.tensor(float("nan"))}
+        return losses._replace(terms=terms, total=losses.total * float("nan"))
+
+    monkeypatch.setattr(loop.CoopNetRecipe, "__call__", poisoned)
+    with pytest.raises(TrainingError, match="step 0: flow_photometric; the batch is in"):
+        loop.train(config(), scene, tmp_path)
+    assert list(tmp_path.glob("bad_batch_*.pt"))
+
+
+def test_checkpoints_are_refused_by_name(tmp_path: Path) -> None:
+    garbage = tmp_path / "garbage.pt"
+    garbage.write_bytes(b"not a checkpoint")
+    with pytest.raises(TrainingError, match=r"garbage\.pt cannot be read"):
+        checkpoints.load_checkpoint(garbage)
+    torch.save({"step": 3}, garbage)
+    with pytest.raises(TrainingError, match="lacks schema, networks"):
+        checkpoints.load_checkpoint(garbage)
+    content = dict.fromkeys(checkpoints.REQUIRED_KEYS, 0)
+    torch.save({**content, "schema": 99}, garbage)
+    with pytest.raises(TrainingError, match="schema 99"):
+        checkpoints.load_checkpoint(garbage)
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.pt"
+    content = dict.fromkeys(checkpoints.REQUIRED_KEYS, 1)
+    checkpoints.save_checkpoint(path, content)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match="No space left"):
+        checkpoints.save_checkpoint(path, {**content, "step": 2})
+    monkeypatch.undo()
+    assert checkpoints.load_checkpoint(path)["step"] == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_every_epoch_shows_every_item_once() -> None:
+    seen = [index for step in range(5) for index in batch_indices(10, 2, 0, step)[0]]
+    assert sorted(seen) == list(range(10))
+    assert batch_indices(10, 2, 0, 0) == batch_indices(10, 2, 0, 0)
+    assert batch_indices(10, 2, 0, 5)[1] == 1
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    stage = {"name": "a", "steps": 101, "width": WIDTH, "height": HEIGHT}
+    settings = config(stages=[stage], learning_rate=1.0, final_learning_rate=0.1)
+    settings = settings.model_copy(update={"learning_rate_warmup_steps": 10})
+    rates = [learning_rate_at(settings, step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9:11] == pytest.approx([1.0, 1.0])
+    assert rates[55] == pytest.approx(0.55)
+    assert rates[100] == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False))
+
+
+# --- The recipe -----------------------------------------------------------------------------------
+
+
+def exact_prediction(moving: bool) -> tuple[Batch, Prediction]:
+    """A textured wall seen after a sideways step, with true depth, pose and flow.
+
+    With ``moving``, a block of the source picture is shifted by itself: flow knows, depth does not.
+    """
+    generator = torch.Generator().manual_seed(0)
+    size, wall = (64, 96), 8.0
+    noise = torch.rand(1, 1, 64, 200, generator=generator)
+    texture = torch.nn.functional.avg_pool2d(noise, 5, 1, 2)
+    tgt, src = texture[..., 40:136], texture[..., 44:140].clone()  # everything moves by -4
+    K = torch.tensor([[[80.0, 0, 47.5], [0, 80, 31.5], [0, 0, 1]]])
+    T = matrix_from_vector(torch.tensor([[0, 0, 0, -4 * wall / 80, 0, 0]]))
+    canonical = wall * 96 / 80
+    inverse = [torch.full((1, 1, size[0] // s, size[1] // s), 1 / canonical) for s in (1, 4, 8)]
+    depth = torch.full((1, 1, *size), wall)
+    flow = rigid_flow(depth, T, K)
+    back = -flow
+    if moving:
+        block = texture[:, :, 20:36, 84:100].clone()
+        src[:, :, 20:36, 50:66] = block  # at columns 44:60 of the target: moved by +6
+        flow[:, 0, 20:36, 44:60] = 6
+        back[:, 0, 20:36, 50:66] = -6
+    batch = Batch(
+        tgt, src, tgt, src, K, torch.eye(4)[None], torch.zeros(1, dtype=torch.bool)
+    )
+
+    def levels(field: torch.Tensor) -> list[torch.Tensor]:
+        pool = torch.nn.functional.avg_pool2d
+        return [field if s == 1 else pool(field, s) / s for s in (1, 4, 8, 16, 32)]
+
+    return batch, Prediction(inverse, inverse, T, levels(flow), levels(back))
+
+
+def leaf(prediction: Prediction) -> Prediction:
+    return Prediction(
+        [d.clone().requires_grad_() for d in prediction.inverse_depth_tgt],
+        [d.clone().requires_grad_() for d in prediction.inverse_depth_src],
+        prediction.T_src_tgt.clone().requires_grad_(),
+        [f.clone().requires_grad_() for f in prediction.flow_tgt_src],
+        [f.clone().requires_grad_() for f in prediction.flow_src_tgt],
+    )
+
+
+def test_true_geometry_has_almost_no_photometric_loss() -> None:
+    batch, prediction = exact_prediction(moving=False)
+    recipe = CoopNetRecipe(LossSettings(scale_weights=(1.0, 0.0, 0.0)))
+    losses = recipe(batch, prediction, rebalance=True)
+    assert losses.terms["depth_photometric"].item() < 1e-3
+    assert losses.terms["flow_photometric"].item() < 1e-3
+    assert losses.terms["epipolar"].item() < 1e-3
+    assert losses.statistics is not None
+
+
+def test_a_moving_block_teaches_flow_but_not_depth() -> None:
+    batch, prediction = exact_prediction(moving=True)
+    only_photometric = LossSettings(
+        scale_weights=(1.0, 0.0, 0.0), depth_smoothness=0, flow_smoothness=0, epipolar=0
+    )
+    prediction = leaf(prediction)
+    CoopNetRecipe(only_photometric)(batch, prediction, rebalance=True).total.backward()
+    gradient = prediction.inverse_depth_tgt[0].grad
+    assert gradient is not None
+    inside = gradient[0, 0, 22:34, 46:58].abs().sum().item()
+    prediction_all = leaf(prediction)
+    CoopNetRecipe(only_photometric)(batch, prediction_all, rebalance=False).total.backward()
+    gradient_all = prediction_all.inverse_depth_tgt[0].grad
+    assert gradient_all is not None
+    # A few pixels of the block look right by accident and stay in the band.
+    assert inside < 0.1 * gradient_all[0, 0, 22:34, 46:58].abs().sum().item()
+
+
+def test_depth_and_flow_terms_teach_their_own_networks_only() -> None:
+    batch, prediction = exact_prediction(moving=False)
+    quiet = {"depth_smoothness": 0, "flow_smoothness": 0, "epipolar": 0}
+    for own, silent in (("depth_photometric", "flow"), ("flow_photometric", "depth")):
+        other = "flow_photometric" if own == "depth_photometric" else "depth_photometric"
+        fresh = leaf(prediction)
+        shifted = fresh._replace(T_src_tgt=fresh.T_src_tgt + 0.01 * torch.eye(4)[None])
+        settings = LossSettings(**{**quiet, other: 0})  # type: ignore[arg-type]
+        CoopNetRecipe(settings)(batch, shifted, rebalance=True).total.backward()
+        tensors = {"depth": fresh.inverse_depth_tgt[0], "flow": fresh.flow_tgt_src[0]}
+        grad = tensors[silent].grad
+        assert grad is None or grad.abs().sum() == 0
+
+
+def test_switches_change_what_they_say() -> None:
+    batch, prediction = exact_prediction(moving=True)
+    base = LossSettings(scale_weights=(1.0, 0.0, 0.0))
+
+    def terms(**changes: Any) -> dict[str, float]:
+        recipe = CoopNetRecipe(base.model_copy(update=changes))
+        found = recipe(batch, prediction, rebalance=True).terms
+        return {name: value.item() for name, value in found.items()}
+
+    kept, everything = terms(), terms(normalise_by="all")
+    assert everything["depth_photometric"] < kept["depth_photometric"]
+    assert everything["flow_photometric"] == kept["flow_photometric"]
+    complement = terms(flow_pixels="complement")
+    assert complement["flow_photometric"] != kept["flow_photometric"]
+    assert complement["depth_photometric"] == kept["depth_photometric"]
+    assert "flow_consistency" in terms(flow_consistency=0.1)
+    assert "flow_consistency" not in kept
