@@ -30,7 +30,8 @@ TRAIN = [
     *EVALUATE,
 ]
 EXPORT = ["torch>=2.4", "onnx>=1.16", "onnxscript>=0.1"]
-TEST = ["pytest>=7", *EXPORT, *TRAIN, "evo>=1.28"]
+# evo (GPL) and mcap are oracles: tests compare with them, nothing that is shipped imports them.
+TEST = ["pytest>=7", "evo>=1.28", "mcap>=1.1", *EXPORT, *TRAIN]
 DEV = [
     *TEST,
     "catkin-pkg>=1.0",
@@ -79,7 +80,8 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (SHARE, ["package.xml"]),
         *share_files("launch", "*.launch.py"),
-        *share_files("config", "*.yaml", "*.rviz"),
+        *share_files("config", "*.yaml", "*.rviz", "*.xml"),
+        *share_files("demo", "*.mcap", "*.yaml", "*.md"),
         *share_files("bundles/small", "*"),
     ],
     install_requires=RUNTIME,
@@ -97,6 +99,9 @@ setup(
             "perception_node = coopnet_ros.perception_node:main",
             "replay_node = coopnet_ros.replay_node:main",
             "record = coopnet_ros.record:main",
+            "demo = coopnet_ros.demo:main",
+            "report = coopnet_ros.report:main",
+            "bag_recovery = coopnet_ros.bag_recovery:main",
         ],
     },
 )

@@ -23,6 +23,9 @@ _MAX_DOMAIN_ID = 101
 _KEPT_LINES = 30
 _PR_SET_PDEATHSIG = 1
 
+# Fast DDS 2 (Humble, Jazzy) and 3 (Kilted and later).
+_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+
 
 class Child:
     """A process whose output goes to a log file; use it as a context manager.
@@ -75,6 +78,11 @@ class Child:
     def last_line(self) -> str:
         """Its latest line of output."""
         return self._lines[-1] if self._lines else ""
+
+    def has_said(self, text: str) -> bool:
+        """Whether a recent line of its output contains ``text``."""
+        with self._changed:
+            return any(text in line for line in self._seen)
 
     def wait_for_line(self, text: str, timeout_s: float) -> None:
         """Wait until a line of its output contains ``text``.
@@ -173,13 +181,26 @@ def free_domain_id() -> int:
 def ros_environment() -> dict[str, str]:
     """Return this process's environment, set for ROS 2 on this machine alone.
 
-    ``ROS_DOMAIN_ID`` and ``ROS_AUTOMATIC_DISCOVERY_RANGE`` stay as they are where they are set.
+    ``ROS_DOMAIN_ID``, ``ROS_AUTOMATIC_DISCOVERY_RANGE`` and a profile for Fast DDS stay as they are
+    where they are set.
     """
     env = dict(os.environ)
-    env.setdefault("ROS_DOMAIN_ID", str(free_domain_id()))
+    if "ROS_DOMAIN_ID" not in env:
+        env["ROS_DOMAIN_ID"] = str(free_domain_id())
     env.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    if not any(env.get(name) for name in _PROFILE_VARIABLES):
+        profile = _fastdds_profile()
+        env.update(dict.fromkeys(_PROFILE_VARIABLES, str(profile)) if profile else {})
     env["PYTHONUNBUFFERED"] = "1"
     return env
+
+
+def _fastdds_profile() -> Path | None:
+    """Return the profile with shared memory that images fit into, where it is installed."""
+    here = Path(__file__).resolve()
+    places = [here.parents[1] / "config"]
+    places += [parent / "share" / "coopnet_ros" / "config" for parent in here.parents]
+    return next((p / "fastdds.xml" for p in places if (p / "fastdds.xml").is_file()), None)
 
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None

@@ -27,7 +27,13 @@ from rosbags.interfaces import QosDurability
 from rosgraph_msgs.msg import Clock
 
 from coopnet_core.errors import ConfigError, CoopNetError, DataError, RuntimeUnavailableError
-from coopnet_ros.bag_reader import CAMERA_INFO_TYPE, IMAGE_TYPES, BagTopic, describe_topics
+from coopnet_ros.bag_reader import (
+    CAMERA_INFO_TYPE,
+    IMAGE_TYPES,
+    BagMessage,
+    BagTopic,
+    describe_topics,
+)
 from coopnet_ros.message_types import message_class
 from coopnet_ros.replay_source import DecodedSource, Source, open_source
 
@@ -87,7 +93,6 @@ class ReplayNode(Node):  # type: ignore[misc]  # rclpy has no types
             DataError: The source turned out to be damaged on the way, or the start offset lies
                 behind its end.
         """
-        self._wait_for_subscribers()
         first_ns = self._source.start_ns
         first_ns += round(float(self.get_parameter("start_offset_s").value) * 1e9)
         if first_ns > self._source.end_ns:
@@ -95,6 +100,8 @@ class ReplayNode(Node):  # type: ignore[misc]  # rclpy has no types
             raise DataError(
                 f"start_offset_s lies behind the end: the source is {length_s:.2f} s long"
             )
+        self._publish_latched(first_ns)
+        self._wait_for_subscribers()
         while rclpy.ok(context=self.context):
             self._publish_once(first_ns)
             if not self.get_parameter("loop").value:
@@ -173,12 +180,13 @@ class ReplayNode(Node):  # type: ignore[misc]  # rclpy has no types
             except RuntimeUnavailableError as error:
                 self.get_logger().warning(f"{topic.name} is left out: {error}")
                 continue
-            latched = any(q.durability is QosDurability.TRANSIENT_LOCAL for q in topic.qos)
             qos = QoSProfile(
                 depth=_HISTORY_DEPTH,
                 reliability=QoSReliabilityPolicy.RELIABLE,
                 durability=(
-                    QoSDurabilityPolicy.TRANSIENT_LOCAL if latched else QoSDurabilityPolicy.VOLATILE
+                    QoSDurabilityPolicy.TRANSIENT_LOCAL
+                    if _is_latched(topic)
+                    else QoSDurabilityPolicy.VOLATILE
                 ),
             )
             publishers[topic.name] = self.create_publisher(kind, topic.name, qos)
@@ -216,16 +224,36 @@ class ReplayNode(Node):  # type: ignore[misc]  # rclpy has no types
                 return
             time.sleep(0.02)
 
+    def _publish_latched(self, first_ns: int) -> None:
+        """Publish what a subscriber must know before the first image, such as ``/tf_static``.
+
+        It may lie before the start offset, where playing it in time would leave it out.
+        """
+        latched = [
+            name for name in self._replay_publishers if _is_latched(self._source.topics[name])
+        ]
+        if not latched:
+            return
+        for message in self._source.messages(latched):
+            if message.stamp_ns > first_ns:
+                break
+            self._publish(message)
+
+    def _publish(self, message: BagMessage) -> None:
+        self._replay_publishers[message.topic].publish(message.data)
+        self.published[message.topic] += 1
+
     def _publish_once(self, first_ns: int) -> None:
         anchor_s, anchor_ns = time.monotonic(), first_ns
         for message in self._source.messages(list(self._replay_publishers), first_ns):
+            if message.stamp_ns == first_ns and _is_latched(self._source.topics[message.topic]):
+                continue
             due_s = anchor_s + (message.stamp_ns - anchor_ns) / 1e9 / self._speed
             self._pause(due_s, message.stamp_ns)
             if not rclpy.ok(context=self.context):
                 return
             self._publish_clock(message.stamp_ns)
-            self._replay_publishers[message.topic].publish(message.data)
-            self.published[message.topic] += 1
+            self._publish(message)
             if time.monotonic() - self._progress_s > _PROGRESS_PERIOD_S:
                 self._log_progress()
 
@@ -301,6 +329,10 @@ def main(argv: list[str] | None = None) -> int:
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
+
+
+def _is_latched(topic: BagTopic) -> bool:
+    return any(qos.durability is QosDurability.TRANSIENT_LOCAL for qos in topic.qos)
 
 
 def _spin(executor: SingleThreadedExecutor) -> None:

@@ -23,7 +23,7 @@ from coopnet_ros import bag_messages
 from coopnet_ros.bag_reader import Bag, BagMessage
 from coopnet_ros.bag_recovery import recover
 from coopnet_ros.bag_writer import BagWriter, default_typestore, reliable_qos
-from coopnet_ros.demo_processes import Child, free_domain_id
+from coopnet_ros.demo_processes import Child, free_domain_id, ros_environment
 
 pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
@@ -38,13 +38,7 @@ TOPICS = {"/cam/image/compressed": COMPRESSED, "/cam/camera_info": INFO}
 
 @pytest.fixture
 def env() -> dict[str, str]:
-    return {
-        **os.environ,
-        "ROS_DOMAIN_ID": str(free_domain_id()),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "PYTHONUNBUFFERED": "1",
-        "OMP_NUM_THREADS": "1",
-    }
+    return {**ros_environment(), "ROS_DOMAIN_ID": str(free_domain_id()), "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture
