@@ -239,11 +239,11 @@ def exact_prediction(moving: bool) -> tuple[Batch, Prediction]:
 
 def leaf(prediction: Prediction) -> Prediction:
     return Prediction(
-        [d.clone().requires_grad_() for d in prediction.inverse_depth_tgt],
-        [d.clone().requires_grad_() for d in prediction.inverse_depth_src],
-        prediction.T_src_tgt.clone().requires_grad_(),
-        [f.clone().requires_grad_() for f in prediction.flow_tgt_src],
-        [f.clone().requires_grad_() for f in prediction.flow_src_tgt],
+        [d.detach().clone().requires_grad_() for d in prediction.inverse_depth_tgt],
+        [d.detach().clone().requires_grad_() for d in prediction.inverse_depth_src],
+        prediction.T_src_tgt.detach().clone().requires_grad_(),
+        [f.detach().clone().requires_grad_() for f in prediction.flow_tgt_src],
+        [f.detach().clone().requires_grad_() for f in prediction.flow_src_tgt],
     )
 
 
