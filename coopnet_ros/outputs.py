@@ -141,25 +141,34 @@ class Outputs:
             self._publishers["~/depth/camera_info"].publish(
                 camera_info_from_intrinsics(result.intrinsics, header, tx)
             )
+        if result.flow is not None and self._has_listener("~/flow/image"):
+            self._send("~/flow/image", result.flow, "32FC2", header)
+        if mask is not None and self._has_listener("~/motion/mask"):
+            self._send("~/motion/mask", mask.astype(np.uint8) * 255, "mono8", header)
+        # What people look at comes after what robots wait for.
+        self._publish_previews(depth, result.flow, mask, image, size, header)
+
+    def _publish_previews(
+        self,
+        depth: npt.NDArray[np.float32],
+        flow: npt.NDArray[np.float32] | None,
+        mask: npt.NDArray[np.bool_] | None,
+        image: npt.NDArray[np.uint8],
+        size: tuple[int, int],
+        header: Header,
+    ) -> None:
         if self._has_listener("~/depth/preview"):
             near, far = self._depth_span.follow(*rendering.depth_range(depth))
             self._send("~/depth/preview", rendering.render_depth(depth, near, far), "bgr8", header)
-        if result.flow is not None:
-            if self._has_listener("~/flow/image"):
-                self._send("~/flow/image", result.flow, "32FC2", header)
-            if self._has_listener("~/flow/preview"):
-                length_px = np.linalg.norm(result.flow[::4, ::4], axis=-1)
-                (full_px,) = self._flow_span.follow(max(float(np.quantile(length_px, 0.98)), 1.0))
-                preview = rendering.render_flow(result.flow, full_px)
-                self._send("~/flow/preview", preview, "bgr8", header)
-        if mask is not None and self._has_listener("~/motion/mask"):
-            self._send("~/motion/mask", mask.astype(np.uint8) * 255, "mono8", header)
+        if flow is not None and self._has_listener("~/flow/preview"):
+            length_px = np.linalg.norm(flow[::4, ::4], axis=-1)
+            (full_px,) = self._flow_span.follow(max(float(np.quantile(length_px, 0.98)), 1.0))
+            self._send("~/flow/preview", rendering.render_flow(flow, full_px), "bgr8", header)
         if self._has_listener("~/motion/preview"):
             picture = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
             if picture.ndim == 3:
                 picture = picture[..., ::-1]
-            preview = rendering.render_mask(picture, mask)
-            self._send("~/motion/preview", preview, "bgr8", header)
+            self._send("~/motion/preview", rendering.render_mask(picture, mask), "bgr8", header)
 
     def _has_listener(self, topic: str) -> bool:
         return bool(self._publishers[topic].get_subscription_count() > 0)
