@@ -20,6 +20,7 @@ from pathlib import Path
 from coopnet_core.errors import CoopNetError, DataError
 from coopnet_core.inference.bundle import default_bundle_path, load_bundle
 from coopnet_ros.bag_reader import Bag, camera_topics
+from coopnet_ros.dds import package_file
 from coopnet_ros.demo_processes import Child, ros_environment
 from coopnet_ros.replay_source import COMPRESSED_TYPE
 from coopnet_ros.report import text_table, write_report
@@ -216,8 +217,9 @@ def run_live(
         )
         say(f"replaying {bag} in a loop, Ctrl-C stops; logs are in {logs}")
         prefix = "" if env["ROS_DOMAIN_ID"] == "0" else f"ROS_DOMAIN_ID={env['ROS_DOMAIN_ID']} "
-        config = repository() / "config" / "coopnet.rviz"
-        print(f"\n    {prefix}rviz2 -d {config} --ros-args -p use_sim_time:=true\n", flush=True)
+        config = package_file("config/coopnet.rviz")
+        display = "" if config is None else f" -d {config}"
+        print(f"\n    {prefix}rviz2{display} --ros-args -p use_sim_time:=true\n", flush=True)
         try:
             while True:
                 for child in (node, replay):
@@ -235,18 +237,10 @@ def included_bag() -> Path:
     Raises:
         DataError: It is at neither place.
     """
-    here = Path(__file__).resolve()
-    places = [repository() / "demo" / "kitti_03"]
-    places += [parent / "share" / "coopnet_ros" / "demo" / "kitti_03" for parent in here.parents]
-    for place in places:
-        if place.is_dir():
-            return place
-    raise DataError(f"the included bag is not at {places[0]}: name a bag with --bag")
-
-
-def repository() -> Path:
-    """Return the folder above the Python packages."""
-    return Path(__file__).resolve().parents[1]
+    bag = package_file("demo/kitti_03")
+    if bag is None:
+        raise DataError("the included bag demo/kitti_03 is not installed: name a bag with --bag")
+    return bag
 
 
 def finish(run: Run, recording: Path, out: Path) -> None:

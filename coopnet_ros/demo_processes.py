@@ -17,14 +17,12 @@ from pathlib import Path
 from types import TracebackType
 
 from coopnet_core.errors import CoopNetError
+from coopnet_ros.dds import enlarge_shared_memory
 
 # Above this, DDS ports run into the range that Linux hands out to clients.
 _MAX_DOMAIN_ID = 101
 _KEPT_LINES = 30
 _PR_SET_PDEATHSIG = 1
-
-# Fast DDS 2 (Humble, Jazzy) and 3 (Kilted and later).
-_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 
 class Child:
@@ -188,19 +186,9 @@ def ros_environment() -> dict[str, str]:
     if "ROS_DOMAIN_ID" not in env:
         env["ROS_DOMAIN_ID"] = str(free_domain_id())
     env.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    if not any(env.get(name) for name in _PROFILE_VARIABLES):
-        profile = _fastdds_profile()
-        env.update(dict.fromkeys(_PROFILE_VARIABLES, str(profile)) if profile else {})
+    enlarge_shared_memory(env)
     env["PYTHONUNBUFFERED"] = "1"
     return env
-
-
-def _fastdds_profile() -> Path | None:
-    """Return the profile with shared memory that images fit into, where it is installed."""
-    here = Path(__file__).resolve()
-    places = [here.parents[1] / "config"]
-    places += [parent / "share" / "coopnet_ros" / "config" for parent in here.parents]
-    return next((p / "fastdds.xml" for p in places if (p / "fastdds.xml").is_file()), None)
 
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ from coopnet_core.errors import ConfigError, CoopNetError, InputError
 from coopnet_core.inference.pipeline import FramePipeline, FrameResult, PipelineConfig
 from coopnet_ros import frames, parameters, qos, transforms
 from coopnet_ros.camera_info import calibration_from_camera_info, rectify
+from coopnet_ros.dds import enlarge_shared_memory
 from coopnet_ros.diagnostics import ERROR, OK, WARN, Monitor, make_status
 from coopnet_ros.images import rgb_from_compressed, rgb_from_image
 from coopnet_ros.mailbox import Mailbox
@@ -451,6 +453,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until ROS shuts down; return the exit status."""
+    enlarge_shared_memory(os.environ)
     rclpy.init(args=args)
     try:
         node = PerceptionNode()

@@ -8,6 +8,7 @@ acknowledged everything, so that nothing is lost at either end. Where ROS 2 is i
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import threading
 import time
@@ -34,6 +35,7 @@ from coopnet_ros.bag_reader import (
     BagTopic,
     describe_topics,
 )
+from coopnet_ros.dds import enlarge_shared_memory
 from coopnet_ros.message_types import message_class
 from coopnet_ros.replay_source import DecodedSource, Source, open_source
 
@@ -306,6 +308,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("source", nargs="?", type=Path, help="bag or image folder")
     own = parser.parse_args(remove_ros_args(arguments)[1:])
     overrides = [] if own.source is None else [Parameter("source", value=str(own.source))]
+    enlarge_shared_memory(os.environ)
     rclpy.init(args=arguments)
     executor = SingleThreadedExecutor()
     # Parameters are served beside the publishing.
