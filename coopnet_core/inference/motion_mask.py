@@ -1,13 +1,22 @@
-"""Which pixels move by themselves: flow that neither the camera's motion nor depth explains."""
+"""Which pixels move by themselves: flow that neither the camera's motion nor depth explains.
+
+Two witnesses must agree. Flow must differ from what depth and camera motion predict; and the region
+must look more like the other image along flow than along that prediction. The second one is what
+the CoopNet loss compares in training: it silences flow that is simply wrong, as on bare asphalt.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from coopnet_core.inference.projection import Float32, Mask, RigidFlow, vector_length
+from coopnet_core.inference.projection import Float32, Mask, RigidFlow, landing, vector_length
+
+Gray = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,9 @@ class MotionMaskConfig:
         open_px: Specks narrower than this are removed; 0 or 1 leaves them.
         close_px: Gaps narrower than this are filled; 0 or 1 leaves them.
         min_area_px: Smaller regions are removed.
+        min_error_ratio: The mean photometric error of a region along the rigid flow must exceed
+            that along the observed flow by this factor; 0 leaves this test out.
+        min_error_gain: It must exceed it by this many gray levels, too.
     """
 
     num_sigmas: float = 3.0
@@ -37,14 +49,23 @@ class MotionMaskConfig:
     open_px: int = 3
     close_px: int = 5
     min_area_px: int = 24
+    min_error_ratio: float = 1.1
+    min_error_gain: float = 0.5
 
 
 def motion_mask(
-    flow: Float32, rigid: RigidFlow, is_consistent: Mask, config: MotionMaskConfig
+    gray_cur: Gray,
+    gray_other: Gray,
+    flow: Float32,
+    rigid: RigidFlow,
+    is_consistent: Mask,
+    config: MotionMaskConfig,
 ) -> Mask:
     """Mark the pixels of the current image that move by themselves.
 
     Args:
+        gray_cur: (H, W) uint8, current image.
+        gray_other: (H, W) uint8, the image that flow leads to.
         flow: (H, W, 2) float32, observed flow into the other image, pixels.
         rigid: Flow into the same image that depth and camera motion explain.
         is_consistent: (H, W) bool, flow there and back agrees: not occluded and inside the image.
@@ -57,7 +78,16 @@ def motion_mask(
     mask &= is_consistent & rigid.is_visible
     mask = _morphology(mask, cv2.MORPH_OPEN, config.open_px)
     mask = _morphology(mask, cv2.MORPH_CLOSE, config.close_px)
-    return _without_small_regions(mask, config.min_area_px)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    keep = stats[:, cv2.CC_STAT_AREA] >= config.min_area_px
+    keep[0] = False  # the background
+    if keep.any() and config.min_error_ratio > 0:
+        error_flow = _mean_error(gray_cur, gray_other, flow, labels, count)
+        error_rigid = _mean_error(gray_cur, gray_other, rigid.flow, labels, count)
+        keep &= error_rigid >= config.min_error_ratio * error_flow
+        keep &= error_rigid >= config.min_error_gain + error_flow
+    cleaned: Mask = keep[labels]
+    return cleaned
 
 
 def motion_score(flow: Float32, rigid: RigidFlow, config: MotionMaskConfig) -> Float32:
@@ -83,9 +113,12 @@ def _morphology(mask: Mask, operation: int, diameter: int) -> Mask:
     return np.asarray(cv2.morphologyEx(mask.view(np.uint8), operation, disk), np.bool_)
 
 
-def _without_small_regions(mask: Mask, min_area_px: int) -> Mask:
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    keep = np.zeros(count, dtype=np.bool_)
-    keep[1:] = stats[1:, cv2.CC_STAT_AREA] >= min_area_px
-    cleaned: Mask = keep[labels]
-    return cleaned
+def _mean_error(
+    gray_cur: Gray, gray_other: Gray, flow: Float32, labels: npt.NDArray[Any], count: int
+) -> npt.NDArray[np.float64]:
+    """Return the mean absolute difference of each region to where flow leads, (count,)."""
+    u, v = landing(np.nan_to_num(flow))
+    warped = cv2.remap(gray_other, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    error = np.asarray(cv2.absdiff(warped, gray_cur), np.float64)
+    sums = np.bincount(labels.ravel(), error.ravel(), count)
+    return sums / np.bincount(labels.ravel(), minlength=count)

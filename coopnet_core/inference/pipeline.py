@@ -100,6 +100,7 @@ class _Frame:
     stamp_ns: int
     camera: Intrinsics
     network_input: FloatArray
+    gray: ImageArray
     depth: Float32
     T_before_this: Float64 | None
 
@@ -218,6 +219,8 @@ class FramePipeline:
             if "motion_mask" in wanted and egomotion.T_prev_cur is not None:
                 with timings.stage("motion_mask"):
                     mask = motion_mask(
+                        gray,
+                        prev.gray,
                         flow_cur_prev,
                         rigid_flow(depth, egomotion.T_prev_cur, camera),
                         consistent,
@@ -229,7 +232,7 @@ class FramePipeline:
         step = None if egomotion is None else egomotion.T_prev_cur
         if step is not None:
             self._T_odom_cam = rigid.nearest_rigid(self._T_odom_cam @ step)
-        self._prev = _Frame(stamp_ns, intrinsics, network_input, depth, step)
+        self._prev = _Frame(stamp_ns, intrinsics, network_input, gray, depth, step)
         reset_reason, self._reset_reason = self._reset_reason, None
         return FrameResult(
             stamp_ns=stamp_ns,

@@ -93,7 +93,7 @@ def is_consistent(
         (H, W) bool.
     """
     height, width = flow_a_b.shape[:2]
-    u, v = _landing(flow_a_b, width, height)
+    u, v = landing(flow_a_b)
     back = np.asarray(
         cv2.remap(flow_b_a, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32
     )
@@ -108,8 +108,9 @@ def vector_length(vectors: Float32) -> Float32:
     return length
 
 
-def _landing(flow: Float32, width: int, height: int) -> tuple[Float32, Float32]:
-    """Return where each pixel goes, u and v, (H, W) each."""
+def landing(flow: Float32) -> tuple[Float32, Float32]:
+    """Return where flow (H, W, 2) takes each pixel: u and v, (H, W) each."""
+    height, width = flow.shape[:2]
     u = flow[..., 0] + np.arange(width, dtype=np.float32)[None, :]
     v = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
     return u, v
