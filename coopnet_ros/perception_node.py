@@ -16,6 +16,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -40,6 +41,9 @@ from coopnet_ros.odometry import BaseOdometry, transform_message
 from coopnet_ros.outputs import Outputs
 
 RCLError = rclpy_implementation.RCLError
+
+# What rclpy raises when a publisher or subscription cannot be made as the parameters ask.
+_ROS_ERRORS = (ParameterException, RuntimeError, ValueError)
 
 _LOG_PERIOD_S = 5.0
 
@@ -124,9 +128,14 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
             self._model_problem = str(error)
             self.get_logger().error(f"cannot configure: {error}")
             return TransitionCallbackReturn.FAILURE
+        try:
+            self._outputs = Outputs(self, settings)
+        except _ROS_ERRORS as error:
+            self._model_problem = f"cannot publish: {error}"
+            self.get_logger().error(f"cannot configure, no publishers (QoS overrides?): {error}")
+            return TransitionCallbackReturn.FAILURE
         with self._lock:
             self._model, self._model_problem = model, ""
-        self._outputs = Outputs(self, settings)
         self.get_logger().info(
             f"bundle {model.bundle.version} ready in {model.load_s:.1f} s: "
             f"{model.bundle.width}x{model.bundle.height}, {model.runtime.description}"
@@ -135,29 +144,28 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the camera and start the worker."""
-        result = super().on_activate(state)
-        with self._lock:
-            self._camera_info = None
-            self._active_since_s = time.monotonic()
+        profile = qos.input_qos(self._settings.image_reliability)
+        image_type = CompressedImage if self._is_compressed else Image
+        try:
+            self._camera_subscriptions = [
+                self.create_subscription(
+                    msg_type, topic, callback, profile, qos_overriding_options=qos.overridable()
+                )
+                for msg_type, topic, callback in (
+                    (CameraInfo, self._info_topic, self._on_camera_info),
+                    (image_type, self._image_topic, self._on_image),
+                )
+            ]
+        except _ROS_ERRORS as error:
+            self.get_logger().error(f"cannot activate, no subscription (QoS overrides?): {error}")
+            return TransitionCallbackReturn.FAILURE
+        self._camera_info = None
+        self._active_since_s = time.monotonic()
         mailbox = self._mailbox = Mailbox()
         self._worker = threading.Thread(target=self._work, args=(mailbox,), daemon=True)
         self._worker.start()
-        profile = qos.input_qos(self._settings.image_reliability)
-        self._camera_subscriptions = [
-            self.create_subscription(
-                msg_type, topic, callback, profile, qos_overriding_options=qos.overridable()
-            )
-            for msg_type, topic, callback in (
-                (CameraInfo, self._info_topic, self._on_camera_info),
-                (
-                    CompressedImage if self._is_compressed else Image,
-                    self._image_topic,
-                    self._on_image,
-                ),
-            )
-        ]
         self.get_logger().info(f"listening to {self._image_topic} and {self._info_topic}")
-        return result
+        return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and stop the worker."""

@@ -62,6 +62,16 @@ def stamp(index: int) -> int:
     return START_NS + index * PERIOD_NS
 
 
+def frame(index: int) -> np.ndarray:
+    """A picture that moves as the networks say, at twice their size."""
+    picture = np.roll(textured_image(WIDTH, HEIGHT), int(-2 * FLOW_U) * index, axis=1)
+    shift = (-2 * BLOCK_FLOW_V * index, int(-2 * FLOW_U) * index)
+    x, y, w, h = (2 * number for number in BLOCK)
+    mover = np.roll(textured_image(w, h, seed=1), shift, axis=(0, 1))
+    picture[y : y + h, x : x + w] = mover
+    return picture
+
+
 @pytest.fixture(scope="module")
 def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     """A node that has seen six frames, over which the camera moves to the left."""
@@ -80,7 +90,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
         harness.wait_for_node()
         harness.send_info()
         for index in range(NUM_FRAMES):
-            harness.send_image(stamp(index), textured_image(WIDTH, HEIGHT))
+            harness.send_image(stamp(index), frame(index))
             harness.wait_for_stamp("coopnet/odom", stamp(index))
         last = stamp(NUM_FRAMES - 1)
         for topic in (*IMAGES, *OTHERS):
