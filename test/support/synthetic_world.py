@@ -7,6 +7,7 @@ itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +67,15 @@ def render_pair(
     intrinsics: Intrinsics | None = None,
 ) -> Pair:
     """Draw two frames; ``mover_step`` moves the third box between them, None removes it."""
-    intrinsics = intrinsics or camera()
+    T_prev_cur = np.asarray(T_prev_cur, np.float64)
+    return _render_pair(T_prev_cur.tobytes(), mover_step, intrinsics or camera())
+
+
+@lru_cache(maxsize=64)
+def _render_pair(
+    motion_bytes: bytes, mover_step: tuple[float, float, float] | None, intrinsics: Intrinsics
+) -> Pair:
+    T_prev_cur = np.frombuffer(motion_bytes).reshape(4, 4)
     prev = _render(np.eye(4), (0.0, 0.0, 0.0) if mover_step is not None else None, intrinsics)
     cur = _render(T_prev_cur, mover_step, intrinsics)
     step = np.zeros(3) if mover_step is None else np.asarray(mover_step)
