@@ -30,6 +30,9 @@ from coopnet_core.inference.runtime import FloatArray, Runtime
 
 Float64 = npt.NDArray[np.float64]
 
+_RANGE_TOLERANCE = 1.001
+"""A network that says "as far as I can" is off the end of its range by rounding."""
+
 OUTPUTS = frozenset({"depth", "flow", "motion_mask"})
 
 
@@ -254,7 +257,8 @@ class FramePipeline:
     def _depth(self, network_input: FloatArray, camera: Intrinsics) -> Float32:
         canonical = self._runtime.depth(network_input)[0, 0]
         limits = self._bundle.info.depth
-        is_valid = (canonical >= limits.min_canonical) & (canonical <= limits.max_canonical)
+        is_valid = canonical >= limits.min_canonical / _RANGE_TOLERANCE
+        is_valid &= canonical <= limits.max_canonical * _RANGE_TOLERANCE
         depth = depth_from_canonical(canonical, np.float32(camera.fx), camera.width)
         result: Float32 = np.where(is_valid, depth, np.float32(np.nan)).astype(np.float32)
         return result

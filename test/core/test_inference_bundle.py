@@ -66,7 +66,7 @@ def test_a_missing_file_is_named(bundle_dir: Path) -> None:
 
 
 def test_a_missing_directory_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="no bundle at .*nowhere.*coopnet export"):
+    with pytest.raises(BundleError, match=r"no bundle at .*nowhere.*coopnet export"):
         load_bundle(tmp_path / "nowhere")
 
 
@@ -84,7 +84,7 @@ def test_text_that_is_no_description_is_refused(bundle_dir: Path, content: str) 
 
 def test_another_schema_version_names_both(bundle_dir: Path) -> None:
     edit(bundle_dir, schema_version=2)
-    with pytest.raises(BundleError, match="schema_version must be 1 .*got '2'"):
+    with pytest.raises(BundleError, match=r"schema_version must be 1 .*got '2'"):
         load_bundle(bundle_dir)
 
 
