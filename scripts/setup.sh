@@ -21,10 +21,12 @@ level=${1:-runtime}
 python_versions="3.10 3.11 3.12 3.13"  # for these there are ROS wheels
 ros_wheels=(
     ros-rclpy ros-rmw-fastrtps-cpp ros-builtin-interfaces ros-diagnostic-msgs ros-geometry-msgs
-    ros-lifecycle-msgs ros-nav-msgs ros-rosgraph-msgs ros-sensor-msgs ros-std-msgs ros-std-srvs
+    ros-lifecycle-msgs ros-nav-msgs ros-rcl-interfaces ros-rosgraph-msgs ros-sensor-msgs ros-std-msgs
+    ros-std-srvs
 )
+rosidl_needs=(catkin-pkg empy lark-parser packaging)  # its wheels do not say so
 ros_modules="rclpy builtin_interfaces diagnostic_msgs geometry_msgs lifecycle_msgs nav_msgs
-    rosgraph_msgs sensor_msgs std_msgs std_srvs tf2_msgs"
+    rcl_interfaces rosgraph_msgs sensor_msgs std_msgs std_srvs tf2_msgs"
 cpu_torch_index=https://download.pytorch.org/whl/cpu
 
 say() { printf '[setup] %s\n' "$*"; }
@@ -45,6 +47,7 @@ esac
 # from another such environment, ours has to do it again for its own libraries.
 unset _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
+{ # Bash reads this group to its end before it starts: the file may change while it runs.
 # ---------------------------------------------------------------- which interpreter
 python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 has_headers() {
@@ -187,7 +190,7 @@ if [ -n "${ROS_DISTRO:-}" ]; then prefer_system=(--prefer-system); fi
 # ---------------------------------------------------------------- packages
 if [ -z "${ROS_DISTRO:-}" ]; then
     say "installing ROS 2 from wheels"
-    pip_install "the ROS wheels" "${ros_wheels[@]}"
+    pip_install "the ROS wheels" "${ros_wheels[@]}" "${rosidl_needs[@]}"
 fi
 if [ "$level" = dev ] && ! "$python" -c 'import torch' 2>/dev/null; then
     index=${COOPNET_TORCH_INDEX:-}
@@ -224,7 +227,7 @@ missing=$("$python" -c '
 import importlib, sys
 for name in sys.argv[1:]:
     try:
-        importlib.import_module(name + (".msg" if name.endswith("_msgs") else ""))
+        importlib.import_module(name + (".msg" if name.endswith(("_msgs", "_interfaces")) else ""))
     except ImportError as error:
         print(f"{name} ({error})")
 ' $ros_modules)
@@ -237,3 +240,5 @@ if [ -n "$missing" ]; then
 fi
 echo "$stamp" >"$venv/.coopnet-$level"
 say "$level environment ready in $((SECONDS - started)) s: $venv"
+exit 0
+}

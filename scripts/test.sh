@@ -17,6 +17,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 # From the environment even where another colcon is installed: it writes the scripts' interpreter.
 colcon() { "$python" -c 'import sys; from colcon_core.command import main; sys.exit(main())' "$@"; }
 
+{ # Bash reads this group to its end before it starts: the file may change while it runs.
 failed=()
 step() {
     local name=$1 started=$SECONDS
@@ -51,3 +52,5 @@ else
 fi
 echo "$summary"
 [ ${#failed[@]} -eq 0 ]
+exit
+}
