@@ -306,3 +306,23 @@ def test_switches_change_what_they_say() -> None:
     assert complement["depth_photometric"] == kept["depth_photometric"]
     assert "flow_consistency" in terms(flow_consistency=0.1)
     assert "flow_consistency" not in kept
+
+
+def test_mixed_precision_keeps_geometry_in_float32(scene: Path, tmp_path: Path) -> None:
+    """bfloat16 on the CPU takes the way that a GPU takes with mixed precision."""
+    from lightning_fabric import Fabric
+
+    reports: list[loop.StepReport] = []
+    loop.train(
+        config(),
+        scene,
+        tmp_path,
+        fabric=Fabric(accelerator="cpu", devices=1, precision="bf16-mixed"),
+        report=reports.append,
+        stop_after=4,
+    )
+    prediction = reports[-1].prediction
+    tensors = [prediction.T_src_tgt, *prediction.inverse_depth_tgt, *prediction.flow_tgt_src]
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
+    assert all(np.isfinite(report.total) for report in reports)
+    assert reports[-1].band
