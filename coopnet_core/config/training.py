@@ -86,7 +86,7 @@ class LossSettings(Settings):
     depth_photometric: float = Field(default=1.0, ge=0)
     flow_photometric: float = Field(default=1.0, ge=0)
     depth_smoothness: float = Field(default=1e-3, ge=0)
-    flow_smoothness: float = Field(default=60.0, ge=0)
+    flow_smoothness: float = Field(default=25.0, ge=0)
     flow_consistency: float = Field(default=0.0, ge=0)
     epipolar: float = Field(default=0.01, ge=0)
 

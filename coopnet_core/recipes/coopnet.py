@@ -142,12 +142,15 @@ class CoopNetRecipe:
                 flow_mask = visible_flow & ~kept
             add("depth_photometric", weight * depth_term)
             add("flow_photometric", weight * masked_mean(error_flow, flow_mask))
-            add(
-                "depth_smoothness",
-                weight * depth_smoothness_loss(scale.inverse_depth, scale.image_tgt),
-            )
-            add("flow_smoothness", weight * flow_smoothness_loss(scale.flow, scale.image_tgt))
-
+            # The difference between neighbours grows with the stride: divided by it, as Godard et
+            # al. do, no size outweighs the others.
+            stride = batch.image_tgt.shape[3] / scale.image_tgt.shape[3]
+            smoothness = depth_smoothness_loss(scale.inverse_depth, scale.image_tgt)
+            add("depth_smoothness", weight / stride * smoothness)
+            if level == 0:
+                # Second differences grow with its square: at coarse sizes they would iron out every
+                # motion boundary. Flow is smoothed at full size only, as in ARFlow (CVPR 2020).
+                add("flow_smoothness", flow_smoothness_loss(scale.flow, scale.image_tgt))
             if level == 0 and rebalance:
                 if settings.epipolar > 0:
                     distance = epipolar_error(scale.flow, scale.T_src_tgt, scale.K)
