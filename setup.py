@@ -55,7 +55,7 @@ def share_files(folder: str, *patterns: str) -> list[tuple[str, list[str]]]:
     """data_files entries that install ``folder`` with its sub-folders under share/coopnet_ros."""
     entries: dict[str, list[str]] = {}
     for pattern in patterns:
-        for path in sorted((ROOT / folder).rglob(pattern)):
+        for path in sorted(p for p in (ROOT / folder).rglob(pattern) if p.is_file()):
             relative = path.relative_to(ROOT)
             entries.setdefault(f"{SHARE}/{relative.parent.as_posix()}", []).append(
                 relative.as_posix()
@@ -67,14 +67,14 @@ setup(
     name=PACKAGE,
     version=version(),
     description="Depth, optical flow, odometry and a motion mask from one camera, for ROS 2",
-    long_description=(ROOT / "README.md").read_text("utf-8") if (ROOT / "README.md").exists() else "",
-    long_description_content_type="text/markdown",
     author="CoopNet maintainers",
     maintainer="CoopNet maintainers",
     maintainer_email="maintainers@coopnet.example",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["coopnet_core", "coopnet_core.*", "coopnet_ros", "coopnet_ros.*"]),
+    packages=find_packages(
+        include=["coopnet_core", "coopnet_core.*", "coopnet_ros", "coopnet_ros.*"]
+    ),
     package_data={"coopnet_core": ["py.typed"], "coopnet_ros": ["py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),

@@ -54,9 +54,7 @@ def compilers() -> tuple[list[str], list[str]]:
     c = os.environ.get("CC", "").split() or [shutil.which("cc") or shutil.which("gcc") or ""]
     cxx = os.environ.get("CXX", "").split() or [shutil.which("c++") or shutil.which("g++") or ""]
     if not c[0] or not cxx[0]:
-        raise BuildError(
-            "there is no C++ compiler. On Debian and Ubuntu: sudo apt-get install g++"
-        )
+        raise BuildError("there is no C++ compiler. On Debian and Ubuntu: sudo apt-get install g++")
     return c, cxx
 
 
@@ -112,9 +110,7 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> None:
     Raises:
         BuildError: the command failed.
     """
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BuildError(f"`{' '.join(command)}` failed:\n{done.stdout}{done.stderr}")
 

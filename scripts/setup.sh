@@ -49,6 +49,8 @@ unset _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 { # Bash reads this group to its end before it starts: the file may change while it runs.
 # ---------------------------------------------------------------- which interpreter
+# The interpreter behind an activated environment: ours must not be built on itself.
+base_of() { "$1" -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))'; }
 python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 has_headers() {
     "$1" -c 'import os, sysconfig
@@ -59,7 +61,7 @@ find_python_for_ros() {
     local candidate
     for candidate in ${COOPNET_PYTHON:-/usr/bin/python3 python3}; do
         if "$candidate" -c 'import rclpy' 2>/dev/null; then
-            command -v "$candidate"
+            base_of "$candidate"
             return
         fi
     done
@@ -79,10 +81,10 @@ find_python_for_wheels() {
         [[ " $python_versions " == *" $version "* ]] || continue
         # One with Python.h can build tf2_msgs, so it goes first.
         if has_headers "$candidate"; then
-            command -v "$candidate"
+            base_of "$candidate"
             return
         fi
-        first=${first:-$(command -v "$candidate")}
+        first=${first:-$(base_of "$candidate")}
     done
     [ -n "$first" ] || die \
         "the ROS wheels need Python ${python_versions// /, }; found:${tried:- none}" \
@@ -102,7 +104,7 @@ fi
 # ---------------------------------------------------------------- done already?
 fingerprint() {
     {
-        echo "${ROS_DISTRO:-wheels} ${AMENT_PREFIX_PATH:-} $venv ${COOPNET_TORCH_INDEX:-}"
+        echo "${ROS_DISTRO:-wheels} $venv ${COOPNET_TORCH_INDEX:-}"
         "$base_python" -c 'import sys; print(sys.version, sys.base_prefix)'
         cd "$repo"
         cat constraints.txt setup.py package.xml scripts/setup.sh scripts/requirements.py \
@@ -119,10 +121,15 @@ is_done() {  # dev holds all that runtime holds
 }
 if is_done; then exit 0; fi
 
+# Only ever clear what is an environment: COOPNET_VENV may name any folder.
+if [ -n "$(ls -A "$venv" 2>/dev/null)" ] && [ ! -e "$venv/pyvenv.cfg" ] && [ ! -e "$venv/.lock" ]; then
+    die "$venv is not empty and not a Python environment" "Empty it, or set COOPNET_VENV."
+fi
+
 # Two scripts at once: the second waits, and then finds the stamp.
 mkdir -p "$venv" 2>/dev/null || die "cannot create $venv" "Set COOPNET_VENV to a folder you can write."
+exec 9>"$venv/.lock"
 if command -v flock >/dev/null; then
-    exec 9>"$venv/.lock"
     flock 9
     if is_done; then exit 0; fi
 fi
@@ -131,16 +138,34 @@ rm -f "$venv/.coopnet-$level"
 touch "$venv/COLCON_IGNORE"
 
 # ---------------------------------------------------------------- the environment
+version=$(python_version "$base_python")
+base="${ROS_DISTRO:-wheels} $version $base_python $venv"
+is_made() {
+    [ "$(cat "$venv/.coopnet-base" 2>/dev/null)" = "$base" ] &&
+        "$venv/bin/python" -m pip --version >/dev/null 2>&1
+}
+has_module() { "$1" -c "import importlib.util as u; raise SystemExit(not u.find_spec('$2'))" 2>/dev/null; }
+
+# Everything that only the system's package manager can bring, in one message, before any download.
+packages=()
+is_made || has_module "$base_python" ensurepip || has_module "$base_python" virtualenv ||
+    command -v uv >/dev/null || packages+=("python$version-venv")
+if [ -z "${ROS_DISTRO:-}" ] && ! { is_made && has_module "$venv/bin/python" tf2_msgs; }; then
+    has_headers "$base_python" || packages+=("python$version-dev")
+    [ -n "${CXX:-$(command -v c++ || command -v g++)}" ] || packages+=(g++)
+fi
+[ ${#packages[@]} -eq 0 ] || die \
+    "this machine lacks: ${packages[*]}" \
+    "(environments, and a compiler with Python's headers for tf2_msgs, of which there is no wheel)" \
+    "Debian/Ubuntu: sudo apt-get install ${packages[*]}" \
+    "Then run this again. Another Python with its headers will do too: COOPNET_PYTHON=/path/to/python3"
+
 venv_options=()
 if [ -n "${ROS_DISTRO:-}" ]; then venv_options+=(--system-site-packages); fi
-base="${ROS_DISTRO:-wheels} $(python_version "$base_python") $base_python $venv"
 make_venv() {
     local log="$venv/.venv.log"
-    say "making $venv with $base_python ($(python_version "$base_python")), $ros"
-    if ! "$base_python" -m venv --upgrade-deps --help >/dev/null 2>&1; then
-        die "$base_python has no venv module" "Debian/Ubuntu: sudo apt-get install python3-venv"
-    fi
-    "$base_python" -m venv "${venv_options[@]}" "$venv" >"$log" 2>&1 && return
+    say "making $venv with $base_python ($version), $ros"
+    if "$base_python" -m venv "${venv_options[@]}" "$venv" >"$log" 2>&1; then return; fi
     # Debian and Ubuntu split ensurepip off into another package; virtualenv and uv bring their own.
     if "$base_python" -m virtualenv -q "${venv_options[@]}" "$venv" >>"$log" 2>&1; then return; fi
     if command -v uv >/dev/null &&
@@ -149,18 +174,10 @@ make_venv() {
         return
     fi
     cat "$log" >&2
-    die "$base_python could not make an environment in $venv" \
-        "Debian/Ubuntu: sudo apt-get install python$(python_version "$base_python")-venv" \
-        "or install uv or virtualenv, and run this again."
+    die "$base_python could not make an environment in $venv" "Its message stands above."
 }
-if [ "$(cat "$venv/.coopnet-base" 2>/dev/null)" != "$base" ] ||
-    ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
-    # Only ever clear what is an environment, or nearly empty: COOPNET_VENV may name any folder.
-    if [ -e "$venv/pyvenv.cfg" ]; then
-        find "$venv" -mindepth 1 -maxdepth 1 ! -name .lock ! -name COLCON_IGNORE -exec rm -rf {} +
-    elif [ -n "$(ls -A "$venv" | grep -v -x -e .lock -e COLCON_IGNORE -e .venv.log)" ]; then
-        die "$venv is not empty and not a Python environment" "Empty it, or set COOPNET_VENV."
-    fi
+if ! is_made; then
+    find "$venv" -mindepth 1 -maxdepth 1 ! -name .lock ! -name COLCON_IGNORE -exec rm -rf {} +
     make_venv
     echo "$base" >"$venv/.coopnet-base"
 fi
@@ -192,7 +209,7 @@ if [ -z "${ROS_DISTRO:-}" ]; then
     say "installing ROS 2 from wheels"
     pip_install "the ROS wheels" "${ros_wheels[@]}" "${rosidl_needs[@]}"
 fi
-if [ "$level" = dev ] && ! "$python" -c 'import torch' 2>/dev/null; then
+if [ "$level" = dev ] && ! has_module "$python" torch; then
     index=${COOPNET_TORCH_INDEX:-}
     if [ -z "$index" ]; then
         if nvidia-smi -L >/dev/null 2>&1; then index=default; else index=$cpu_torch_index; fi

@@ -121,7 +121,9 @@ def test_every_file_that_users_need_is_installed(monkeypatch: pytest.MonkeyPatch
         assert len({Path(name).parent for name in names}) == 1
     packages = seen["packages"]
     assert isinstance(packages, list)
-    sources = {p.parent for top in ("coopnet_core", "coopnet_ros") for p in (ROOT / top).rglob("*.py")}
+    sources = {
+        p.parent for top in ("coopnet_core", "coopnet_ros") for p in (ROOT / top).rglob("*.py")
+    }
     assert {p.relative_to(ROOT).as_posix().replace("/", ".") for p in sources} == set(packages)
 
 
@@ -158,9 +160,7 @@ def test_everything_installed_beside_them_is_pinned() -> None:
     pinned = pins()
     loose = []
     # Message packages appear twice: as a wheel (ros-std-msgs, dist-info) and as its egg-info.
-    for path in Path(sys.prefix).glob(
-        "lib/python*/site-packages/*.dist-info"
-    ):
+    for path in Path(sys.prefix).glob("lib/python*/site-packages/*.dist-info"):
         installed = metadata.Distribution.at(path)
         name, version = canonical(installed.metadata["Name"]), installed.version.split("+")[0]
         if name != "coopnet-ros" and version not in pinned.get(name, []):

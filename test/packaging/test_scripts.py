@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SETUP = ROOT / "scripts" / "setup.sh"
+# What setup.sh calls before it has an environment; of these every Linux has all.
+TOOLS = "bash cat cut dirname find flock ls mkdir rm sha256sum touch uname".split()  # noqa: SIM905
 
 
 def load(name: str) -> ModuleType:
@@ -42,8 +45,7 @@ def fake_python(folder: Path, version: str) -> Path:
     """An interpreter that knows its version and fails at everything else."""
     path = folder / "fake_python"
     path.write_text(
-        "#!/bin/sh\n"
-        f'case "$2" in *version_info*) echo {version} ;; *) exit 1 ;; esac\n',
+        f'#!/bin/sh\ncase "$2" in *version_info*) echo {version} ;; *) exit 1 ;; esac\n',
         "utf-8",
     )
     path.chmod(0o755)
@@ -79,6 +81,18 @@ def test_setup_explains_a_python_without_wheels(tmp_path: Path) -> None:
     assert not (tmp_path / "v").exists()
 
 
+def test_setup_names_what_the_machine_lacks_before_any_download(tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in TOOLS:
+        (tools / tool).symlink_to(shutil.which(tool) or pytest.skip(f"{tool} is not installed"))
+    environment = {"PATH": str(tools), "COOPNET_PYTHON": sys.executable, "CXX": ""}
+    done = setup(COOPNET_VENV=str(tmp_path / "v"), **environment)
+    assert done.returncode == 1
+    assert "this machine lacks: g++" in done.stderr
+    assert "sudo apt-get install g++" in done.stderr
+
+
 def test_setup_explains_a_ros_without_rclpy(tmp_path: Path) -> None:
     done = setup(ROS_DISTRO="jazzy", COOPNET_PYTHON=str(fake_python(tmp_path, "3.12")))
     assert done.returncode == 1
@@ -92,6 +106,7 @@ def test_setup_never_clears_a_folder_that_is_no_environment(tmp_path: Path) -> N
     assert done.returncode == 1
     assert "not empty and not a Python environment" in done.stderr
     assert (tmp_path / "thesis.tex").read_text("utf-8") == "years of work"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_setup_says_what_to_do_when_there_is_no_index(tmp_path: Path) -> None:
