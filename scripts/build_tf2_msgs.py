@@ -127,7 +127,7 @@ def compile_extension(sources: Path, prefix: Path, build: Path) -> Path:
     flags = ["-O2", "-DNDEBUG", "-fPIC", "-w", f"-I{build}"]
     for folder in system:
         flags += ["-isystem", str(folder)]
-    objects = []
+    objects: list[str] = []
     for source in sorted([*sources.rglob("*.c"), *sources.rglob("*.cpp")]):
         target = build / f"{len(objects)}_{source.name}.o"
         compiler = c if source.suffix == ".c" else [*cxx, "-std=c++17"]
