@@ -41,8 +41,10 @@ step "colcon build" colcon build "${paths[@]}" --event-handlers console_cohesion
 # colcon says OK when it finds no test and when tests fail, so the result is read from the report.
 report=build/coopnet_ros/pytest.xml
 rm -f "$report"
+if [ $# -gt 0 ]; then PYTEST_ADDOPTS="${PYTEST_ADDOPTS:-} $(printf '%q ' "$@")"; fi
+export PYTEST_ADDOPTS=${PYTEST_ADDOPTS:-}
 step "colcon test" colcon test "${paths[@]}" --event-handlers console_direct+ \
-    --python-testing pytest --pytest-args "$@"
+    --python-testing pytest
 summary=$("$python" scripts/test_summary.py "$report") || failed+=("tests")
 
 if [ ${#failed[@]} -gt 0 ]; then
