@@ -27,8 +27,8 @@ from coopnet_core.inference.bundle import (
     DepthInfo,
     FileInfo,
     InputInfo,
-    Metric,
     NetworkInfo,
+    Scores,
     TrainingInfo,
     load_bundle,
     sha256_of,
@@ -67,7 +67,7 @@ class BundleMetadata(BaseModel):
     color: Literal["gray", "rgb"]
     metric: bool
     training: TrainingInfo
-    metrics: list[Metric] = []
+    metrics: list[Scores] = []
 
 
 def export_bundle(

@@ -63,19 +63,26 @@ def render_model_card(info: BundleInfo) -> str:
             f"| {network.precision} {errors}"
         )
     if info.metrics:
-        lines += [
-            "",
-            "## Measured",
-            "",
-            "| task | data | protocol | metric | value | command |",
-            "|---|---|---|---|---|---|",
-        ]
-        lines += [
-            f"| {m.task} | {m.data} | {m.protocol} | {m.name} | {m.value:.4g} "
-            f"| {f'`{m.command}`' if m.command else ''} |"
-            for m in info.metrics
-        ]
+        lines += ["", "## Measured", "", "With `coopnet evaluate`."]
+    for scores in info.metrics:
+        lines += ["", f"### {scores.title}", "", f"{scores.data}. Protocol: {scores.protocol}.", ""]
+        lines += _table(scores.rows)
+        lines += ["", *[f"- {note}" for note in scores.notes]] if scores.notes else []
     return "\n".join([*lines, ""])
+
+
+def _table(rows: list[dict[str, str | int | float | None]]) -> list[str]:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return lines + [
+        "| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in rows
+    ]
+
+
+def _cell(value: str | int | float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _row(name: str, value: object) -> list[str]:

