@@ -50,7 +50,10 @@ unset _ROS_WHEELS_BOOTSTRAP_COMPLETE
 { # Bash reads this group to its end before it starts: the file may change while it runs.
 # ---------------------------------------------------------------- which interpreter
 # The interpreter behind an activated environment: ours must not be built on itself.
-base_of() { "$1" -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))'; }
+base_of() {
+    "$1" -c 'import os, sys
+print(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))'
+}
 python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 has_headers() {
     "$1" -c 'import os, sysconfig
