@@ -14,12 +14,10 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import rclpy
@@ -41,6 +39,7 @@ from rosbags.interfaces import Qos
 from coopnet_core.errors import ConfigError, CoopNetError, DataError, RuntimeUnavailableError
 from coopnet_ros.bag_writer import FLUSH_INTERVAL_S, BagWriter, reliable_qos
 from coopnet_ros.message_types import message_class, message_definition
+from coopnet_ros.stop_flag import StopFlag
 
 # Messages that wait in the middleware while the disk stalls.
 _QUEUE_DEPTH = 500
@@ -224,8 +223,7 @@ def _exec_rosbag2(output: Path, topics: Sequence[str]) -> None:
 def _record(
     output: Path, topics: Sequence[str], duration_s: float | None, arguments: list[str]
 ) -> int:
-    stop = _StopFlag()
-    # Our own handlers: the default ones would shut the context down in the middle of a message.
+    stop = StopFlag()
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     try:
         with BagWriter(output) as writer:
@@ -249,18 +247,6 @@ def _record(
     print(summary)
     print(f"recorded {sum(writer.counts.values())} messages to {output}", flush=True)
     return 0
-
-
-class _StopFlag:
-    """Set by SIGINT or SIGTERM."""
-
-    def __init__(self) -> None:
-        self.is_set = False
-        signal.signal(signal.SIGINT, self._set)
-        signal.signal(signal.SIGTERM, self._set)
-
-    def _set(self, number: int, frame: FrameType | None) -> None:
-        self.is_set = True
 
 
 def _offered(qos: QoSProfile) -> Qos:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ from typing import Any
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from rosbags.interfaces import QosDurability
 from rosgraph_msgs.msg import Clock
@@ -38,6 +38,7 @@ from coopnet_ros.bag_reader import (
 from coopnet_ros.dds import enlarge_shared_memory
 from coopnet_ros.message_types import message_class
 from coopnet_ros.replay_source import DecodedSource, Source, open_source
+from coopnet_ros.stop_flag import StopFlag
 
 # Deep enough for a subscriber that pauses for seconds; the history of a reliable publisher is what
 # is left to send again.
@@ -52,16 +53,18 @@ _ACKNOWLEDGE_S = 3.0
 class ReplayNode(Node):  # type: ignore[misc]  # rclpy has no types
     """Publishes the messages of a bag or an image folder in their own time."""
 
-    def __init__(self, **node_options: Any) -> None:
+    def __init__(self, stop: StopFlag, **node_options: Any) -> None:
         """Declare parameters, open the source and create its publishers.
 
         Args:
+            stop: Ends ``run`` early.
             node_options: Passed on to ``rclpy.node.Node``.
 
         Raises:
             CoopNetError: The source is missing or damaged, or a parameter makes no sense.
         """
         super().__init__("replay_node", **node_options)
+        self._stop = stop
         self._declare_parameters()
         path = self._string("source")
         if not path:
@@ -82,6 +85,9 @@ class ReplayNode(Node):  # type: ignore[misc]  # rclpy has no types
         if self.get_parameter("clock").value:
             self._clock_publisher = self.create_publisher(Clock, "/clock", 10)
         self._progress_s = 0.0
+        # Parameters are served in the pauses between messages: one thread, so nothing to race.
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self)
         self.published: dict[str, int] = dict.fromkeys(self._replay_publishers, 0)
         self.get_logger().info(
             f"replaying {path} at {self._speed:.3g} x recorded speed: "
@@ -104,9 +110,9 @@ class ReplayNode(Node):  # type: ignore[misc]  # rclpy has no types
             )
         self._publish_latched(first_ns)
         self._wait_for_subscribers()
-        while rclpy.ok(context=self.context):
+        while not self._stop.is_set:
             self._publish_once(first_ns)
-            if not self.get_parameter("loop").value:
+            if self._stop.is_set or not self.get_parameter("loop").value:
                 break
             self.get_logger().info("end of the source, starting again")
             self._pause(time.monotonic() + 0.1)
@@ -115,6 +121,8 @@ class ReplayNode(Node):  # type: ignore[misc]  # rclpy has no types
 
     def destroy_node(self) -> None:
         """Close the source and the node."""
+        if hasattr(self, "_executor"):
+            self._executor.shutdown()
         if hasattr(self, "_source"):
             self._source.close()
         super().destroy_node()
@@ -207,7 +215,7 @@ class ReplayNode(Node):  # type: ignore[misc]  # rclpy has no types
         deadline = time.monotonic() + float(self.get_parameter("wait_timeout_s").value)
         counts: list[int] = []
         settled_at = time.monotonic() + _SETTLE_S
-        while rclpy.ok(context=self.context):
+        while not self._stop.is_set:
             now = time.monotonic()
             found = [p.get_subscription_count() for p in self._replay_publishers.values()]
             missing = [p for p in awaited if p.get_subscription_count() < wanted]
@@ -224,7 +232,7 @@ class ReplayNode(Node):  # type: ignore[misc]  # rclpy has no types
                         "messages may be missing; is the node running, in the same ROS_DOMAIN_ID?"
                     )
                 return
-            time.sleep(0.02)
+            self._executor.spin_once(timeout_sec=_CLOCK_PERIOD_S)
 
     def _publish_latched(self, first_ns: int) -> None:
         """Publish what a subscriber must know before the first image, such as ``/tf_static``.
@@ -252,7 +260,7 @@ class ReplayNode(Node):  # type: ignore[misc]  # rclpy has no types
                 continue
             due_s = anchor_s + (message.stamp_ns - anchor_ns) / 1e9 / self._speed
             self._pause(due_s, message.stamp_ns)
-            if not rclpy.ok(context=self.context):
+            if self._stop.is_set:
                 return
             self._publish_clock(message.stamp_ns)
             self._publish(message)
@@ -261,13 +269,13 @@ class ReplayNode(Node):  # type: ignore[misc]  # rclpy has no types
 
     def _pause(self, due_s: float, stamp_ns: int | None = None) -> None:
         """Sleep until ``due_s`` (monotonic); the clock runs on towards ``stamp_ns``."""
-        while rclpy.ok(context=self.context):
+        while not self._stop.is_set:
             remaining_s = due_s - time.monotonic()
             if remaining_s <= 0:
                 return
             if stamp_ns is not None:
                 self._publish_clock(stamp_ns - round(remaining_s * self._speed * 1e9))
-            time.sleep(min(remaining_s, _CLOCK_PERIOD_S))
+            self._executor.spin_once(timeout_sec=min(remaining_s, _CLOCK_PERIOD_S))
 
     def _publish_clock(self, stamp_ns: int) -> None:
         if self._clock_publisher is None or stamp_ns == self._clock_ns:
@@ -281,7 +289,7 @@ class ReplayNode(Node):  # type: ignore[misc]  # rclpy has no types
         deadline = time.monotonic() + _ACKNOWLEDGE_S
         for publisher in self._replay_publishers.values():
             remaining_s = max(0.0, deadline - time.monotonic())
-            if not rclpy.ok(context=self.context):
+            if self._stop.is_set:
                 return
             if not publisher.wait_for_all_acked(Duration(seconds=remaining_s)):
                 self.get_logger().warning(
@@ -292,8 +300,7 @@ class ReplayNode(Node):  # type: ignore[misc]  # rclpy has no types
         self._progress_s = time.monotonic()
         total = sum(self._source.topics[name].count for name in self.published)
         text = f"{before}published {sum(self.published.values())} of {total} messages"
-        if rclpy.ok(context=self.context):
-            self.get_logger().info(text)
+        self.get_logger().info(text)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -309,26 +316,17 @@ def main(argv: list[str] | None = None) -> int:
     own = parser.parse_args(remove_ros_args(arguments)[1:])
     overrides = [] if own.source is None else [Parameter("source", value=str(own.source))]
     enlarge_shared_memory(os.environ)
-    rclpy.init(args=arguments)
-    executor = SingleThreadedExecutor()
-    # Parameters are served beside the publishing.
-    server = threading.Thread(target=_spin, args=(executor,), daemon=True)
+    stop = StopFlag()
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     node: ReplayNode | None = None
     try:
-        node = ReplayNode(parameter_overrides=overrides)
-        executor.add_node(node)
-        server.start()
+        node = ReplayNode(stop, parameter_overrides=overrides)
         node.run()
-        return 0
-    except (KeyboardInterrupt, ExternalShutdownException):
         return 0
     except CoopNetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
-        executor.shutdown()
-        if server.is_alive():
-            server.join(timeout=2.0)
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
@@ -336,13 +334,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def _is_latched(topic: BagTopic) -> bool:
     return any(qos.durability is QosDurability.TRANSIENT_LOCAL for qos in topic.qos)
-
-
-def _spin(executor: SingleThreadedExecutor) -> None:
-    try:
-        executor.spin()
-    except ExternalShutdownException:
-        return
 
 
 if __name__ == "__main__":
