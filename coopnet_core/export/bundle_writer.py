@@ -102,6 +102,8 @@ def export_bundle(
         raise ExportError(
             f"{out_dir} exists and is not a bundle: choose another directory, or remove it yourself"
         )
+    if not frames:
+        raise ExportError("an export is checked on real frames: give at least one pair, got none")
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     for network in networks:
         network.cpu()

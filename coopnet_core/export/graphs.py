@@ -174,7 +174,8 @@ def _store_weights_as_float16(model: Any, onnx: Any) -> None:
         if initializer.data_type != onnx.TensorProto.FLOAT or len(initializer.dims) < 2:
             continue
         values = onnx.numpy_helper.to_array(initializer)
-        half = values.astype(np.float16)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
         if not np.all(np.isfinite(half)):
             raise ExportError(
                 f"weight {initializer.name} has values up to {np.abs(values).max():.3g}, beyond "
