@@ -6,6 +6,9 @@ from typing import Any
 
 from coopnet_core.errors import ShapeError
 
+SIZE_MULTIPLE = 32
+"""Width and height of what the networks see must be multiples of this, their deepest stride."""
+
 
 def check_shape(name: str, value: Any, *pattern: int | str) -> dict[str, int]:
     """Check an array or tensor against a pattern such as ``("B", 3, "H", "W")``.
@@ -35,12 +38,15 @@ def check_shape(name: str, value: Any, *pattern: int | str) -> dict[str, int]:
     return sizes
 
 
-def check_multiple(name: str, value: int, factor: int) -> None:
-    """Check that a size is a positive multiple of ``factor``.
+def check_image_size(name: str, image: Any) -> None:
+    """Check that the two last axes, height and width, suit the networks.
 
     Raises:
-        ShapeError: It is not; the message proposes the nearest size that is.
+        ShapeError: One is not a positive multiple of 32; the message proposes the nearest that is.
     """
-    if value <= 0 or value % factor:
-        nearest = max(factor, round(value / factor) * factor)
-        raise ShapeError(f"{name} must be a multiple of {factor}, got {value}: use {nearest}")
+    for axis, size in zip(("height", "width"), image.shape[-2:], strict=True):
+        if size <= 0 or size % SIZE_MULTIPLE:
+            nearest = max(SIZE_MULTIPLE, round(int(size) / SIZE_MULTIPLE) * SIZE_MULTIPLE)
+            raise ShapeError(
+                f"{name}: {axis} must be a multiple of {SIZE_MULTIPLE}, got {size}: use {nearest}"
+            )

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from coopnet_core.losses.rebalancing import DeltaStatistics
-
 
 class Batch(NamedTuple):
     """B image pairs.
@@ -46,7 +44,7 @@ class Prediction(NamedTuple):
     Attributes:
         inverse_depth_tgt: Inverse canonical depth at strides 1, 4, 8: (B, 1, H/s, W/s).
         inverse_depth_src: The same for the source image.
-        T_src_tgt: (B, 4, 4), predicted, or the known pose where there is one.
+        T_src_tgt: (B, 4, 4): predicted; the recipes get the known pose where there is one.
         flow_tgt_src: (B, 2, H/s, W/s) at strides 1, 4, 8, 16, 32, pixels of each size.
         flow_src_tgt: The same in the other direction.
     """
@@ -58,17 +56,43 @@ class Prediction(NamedTuple):
     flow_src_tgt: list[Tensor]
 
 
+class DeltaStatistics(NamedTuple):
+    """Sums over valid pixels; sums and not ratios, so that processes can be added up first.
+
+    Attributes:
+        num_pixels: All pixels.
+        num_valid: Pixels in Omega.
+        num_positive: Those with Delta > 0, where min() would teach flow alone.
+        num_negative: Those with Delta < 0, where min() would teach depth alone.
+        num_kept: Those inside the band.
+        sum_negative: Sum of Delta over Delta < 0; epsilon = -sum_negative / num_negative.
+        sum_centre: Sum of the band's centre over valid pixels.
+        sum_half_width: The same of its half width (infinite ones count as 0).
+    """
+
+    num_pixels: Tensor
+    num_valid: Tensor
+    num_positive: Tensor
+    num_negative: Tensor
+    num_kept: Tensor
+    sum_negative: Tensor
+    sum_centre: Tensor
+    sum_half_width: Tensor
+
+
 class LossTerms(NamedTuple):
     """What a recipe returns.
 
     Attributes:
         total: Weighted sum, scalar, with gradient.
-        terms: Each term before weighting, scalar, by name.
+        terms: Each term, scalar, by name: summed over sizes, before its own weight.
         statistics: Of Delta at full size, where the recipe makes them.
         delta: Delta on the valid pixels of full size, (N,), for histograms.
+        kept_mask: V_eta at full size, bool (2B, 1, H, W): both directions.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
     statistics: DeltaStatistics | None = None
     delta: Tensor | None = None
+    kept_mask: Tensor | None = None

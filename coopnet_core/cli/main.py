@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"coopnet {args.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"coopnet {args.command}: interrupted", file=sys.stderr)
+        hint = "; go on with --resume" if args.command == "train" else ""
+        print(f"coopnet {args.command}: interrupted{hint}", file=sys.stderr)
         return 130
     return code
 

@@ -42,14 +42,24 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/last.pt")
     parser.add_argument(
-        "--checkpoint-every", type=int, default=200, metavar="STEPS", help="default: 200"
+        "--checkpoint-every", type=positive_int, default=200, metavar="STEPS", help="default: 200"
     )
     parser.add_argument(
-        "--pictures-every", type=int, default=200, metavar="STEPS", help="default: 200"
+        "--pictures-every", type=positive_int, default=200, metavar="STEPS", help="default: 200"
     )
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default 0: all cores)")
+    parser.add_argument(
+        "--threads", type=positive_int, default=None, help="CPU threads (default: all cores)"
+    )
     parser.add_argument("--no-progress", action="store_true", help="plain lines instead of a bar")
     parser.set_defaults(run=run)
+
+
+def positive_int(text: str) -> int:
+    """Read a number of at least 1 from the command line."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+    return value
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,12 +79,12 @@ def run(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"training needs {error.name}, which is not installed: "
-            "pip install 'coopnet_ros[train]', or run scripts/setup.sh dev"
+            "run scripts/setup.sh dev, or pip install '.[train]' in a checkout"
         ) from error
     from coopnet_core.config import TrainingConfig, load_config
     from coopnet_core.config.loading import default_recipe_path
 
-    if args.threads:
+    if args.threads is not None:
         torch.set_num_threads(args.threads)
     config_path = args.config if args.config is not None else default_recipe_path()
     config = load_config(config_path, TrainingConfig)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-MULTIPLE = 32
+from coopnet_core.checks import SIZE_MULTIPLE
 
 
 class Settings(BaseModel):
@@ -42,6 +42,10 @@ class Source(Settings):
             raise ValueError(f"kind {self.kind} needs a sequence name")
         if self.kind == "video" and self.calibration is None:
             raise ValueError("kind video needs a calibration file")
+        if self.stereo and self.kind not in ("kitti_odometry", "karlsruhe"):
+            raise ValueError(f"kind {self.kind} has no stereo partners: set stereo: false")
+        if not self.gaps or min(self.gaps) < 1:
+            raise ValueError(f"gaps must be 1 or more frames, got {list(self.gaps)}")
         return self
 
 
@@ -50,8 +54,8 @@ class Stage(Settings):
 
     name: str
     steps: int = Field(ge=1)
-    width: int = Field(ge=64, multiple_of=MULTIPLE)
-    height: int = Field(ge=64, multiple_of=MULTIPLE)
+    width: int = Field(ge=64, multiple_of=SIZE_MULTIPLE)
+    height: int = Field(ge=64, multiple_of=SIZE_MULTIPLE)
     rebalance: bool = Field(
         default=True,
         description="Select pixels and use occlusion; false is the warm-up, in which every network "
@@ -60,7 +64,19 @@ class Stage(Settings):
 
 
 class BandSettings(Settings):
-    """See ``losses.rebalancing.BandConfig``."""
+    """What CoopNet's text leaves open about the band; see ``losses.rebalancing``.
+
+    Attributes:
+        mode: ``histogram`` (256 bins on the 0.5-99.5 % range, smoothed, parabola through the peak)
+            or ``half_sample`` (Bickel & Fruehwirth, 2006).
+        scope: Over which pixels one band is estimated: each ``image``, the whole ``batch``, or a
+            ``running`` mean over batches of the batch's band.
+        width: ``mad`` (kappa times the robust spread about the mode) or ``shortest`` (the shortest
+            interval that holds a fraction of the pixels; it replaces the mode by its middle).
+        kappa: Factor of the spread: 0.5, 1, 2 keep 38, 68, 95 % of a Gaussian.
+        fraction: Share of pixels for ``shortest``.
+        momentum: Weight of the new batch for ``running``.
+    """
 
     mode: Literal["histogram", "half_sample"] = "histogram"
     scope: Literal["image", "batch", "running"] = "image"
@@ -81,7 +97,8 @@ class LossSettings(Settings):
         default="all", description="Flow learns from every valid pixel or those outside the band."
     )
     scale_weights: tuple[float, float, float] = Field(
-        default=(1.0, 1.0, 1.0), description="Weights of the photometric terms at strides 1, 4, 8."
+        default=(1.0, 1.0, 1.0),
+        description="Of photometric error and depth smoothness at strides 1, 4, 8.",
     )
     depth_photometric: float = Field(default=1.0, ge=0)
     flow_photometric: float = Field(default=1.0, ge=0)

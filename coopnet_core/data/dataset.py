@@ -20,6 +20,7 @@ Item = dict[str, torch.Tensor]
 _BRIGHTNESS = (0.8, 1.2)
 _CONTRAST = (0.8, 1.2)
 _GAMMA = (0.8, 1.2)
+MAX_CACHE_BYTES = 8 * 2**30
 _MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 
 
@@ -29,10 +30,22 @@ class FrameCache:
     A gray image costs width * height bytes, a colour image three times that.
     """
 
-    def __init__(self, width: int, height: int) -> None:
-        """Make an empty cache of frames of ``width`` x ``height`` pixels."""
+    def __init__(
+        self, width: int, height: int, is_gray: bool = False, max_bytes: int = MAX_CACHE_BYTES
+    ) -> None:
+        """Make an empty cache.
+
+        Args:
+            width: Width of the frames it gives.
+            height: Their height.
+            is_gray: Turn colour images into luminance (BT.601), as a gray bundle does.
+            max_bytes: Frames beyond this are read anew each time.
+        """
         self.width = width
         self.height = height
+        self.is_gray = is_gray
+        self.max_bytes = max_bytes
+        self._num_bytes = 0
         self._frames: dict[Path, npt.NDArray[np.uint8]] = {}
 
     def __len__(self) -> int:
@@ -47,11 +60,15 @@ class FrameCache:
         frame = self._frames.get(path)
         if frame is None:
             image = read_image_sized(path, native_width, native_height)
+            if self.is_gray and image.ndim == 3:
+                image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
             frame = np.asarray(
                 cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA),
                 dtype=np.uint8,
             )
-            self._frames[path] = frame
+            if self._num_bytes + frame.nbytes <= self.max_bytes:
+                self._frames[path] = frame
+                self._num_bytes += frame.nbytes
         return frame
 
 

@@ -18,6 +18,7 @@ def read_sequence(
     calibration: Path | str,
     frame_folder: Path | str,
     every: int = 1,
+    frames: range | None = None,
 ) -> Sequence:
     """Read a video as a sequence.
 
@@ -26,6 +27,7 @@ def read_sequence(
         calibration: ROS calibration file of the rectified video, see ``image_folder``.
         frame_folder: Where the frames go. A folder that a finished extraction left is reused.
         every: Keep every n-th frame.
+        frames: Numbers of kept frames to take; None takes all.
 
     Returns:
         The sequence; frame numbers count kept frames.
@@ -37,7 +39,7 @@ def read_sequence(
     frame_folder = Path(frame_folder)
     if not (frame_folder / image_folder.TIMES_NAME).is_file():
         extract_frames(video, calibration, frame_folder, every)
-    return image_folder.read_sequence(frame_folder)
+    return image_folder.read_sequence(frame_folder, frames=frames)
 
 
 def extract_frames(

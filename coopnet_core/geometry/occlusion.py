@@ -8,20 +8,6 @@ from coopnet_core.checks import check_shape
 from coopnet_core.geometry.warp import warp_by_flow
 
 
-def forward_backward_error(flow_tgt_src: Tensor, flow_src_tgt: Tensor) -> Tensor:
-    """Return how far a pixel lands from its start after going there and back, squared.
-
-    Args:
-        flow_tgt_src: (B, 2, H, W), pixels.
-        flow_src_tgt: (B, 2, H, W), pixels.
-
-    Returns:
-        |f + b(p + f)|^2, (B, 1, H, W), squared pixels.
-    """
-    back = warp_by_flow(flow_src_tgt, flow_tgt_src).image
-    return (flow_tgt_src + back).pow(2).sum(1, keepdim=True)
-
-
 def occlusion_mask(
     flow_tgt_src: Tensor, flow_src_tgt: Tensor, relative: float = 0.01, absolute_px2: float = 0.5
 ) -> Tensor:

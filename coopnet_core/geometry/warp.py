@@ -65,6 +65,7 @@ def warp_by_depth(image_src: Tensor, depth_tgt: Tensor, T_src_tgt: Tensor, K: Te
         The warp (Zhou et al., CVPR 2017, eq. 2).
     """
     sizes = check_shape("image_src", image_src, "B", "C", "H", "W")
+    check_shape("depth_tgt", depth_tgt, sizes["B"], 1, sizes["H"], sizes["W"])
     coords, depth_src = rigid_coords(depth_tgt, T_src_tgt, K)
     visible = in_view_mask(coords, sizes["H"], sizes["W"]) & (depth_src > MIN_DEPTH)
     return Warp(sample(image_src, coords), visible, coords)

@@ -4,21 +4,21 @@ Delta = Phi_D - Phi_F compares two reconstructions of the same pixel. Around its
 as well as they usually do: static scene. Far from it something moves by itself, or one of the two
 has failed. Depth and pose learn inside the band around the mode; flow is never starved, because the
 two losses are not in competition as they are under min(Phi_D, Phi_F) (Hariat, Manzanera & Filliat,
-WACV 2023, and its supplement, section 1). What the text leaves open is a field of ``BandConfig``.
+WACV 2023, and its supplement, section 1). What the text leaves open is a field of ``BandSettings``.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from coopnet_core.checks import check_shape
-from coopnet_core.errors import ConfigError
+from coopnet_core.config import BandSettings
+from coopnet_core.types import DeltaStatistics
 
 NUM_BINS = 256
 BIN_RANGE_QUANTILES = (0.005, 0.995)
@@ -27,46 +27,6 @@ MAD_TO_SIGMA = 1.4826
 """Median absolute deviation of a Gaussian times this is its standard deviation."""
 MIN_PIXELS = 64
 """With fewer valid pixels a histogram says nothing, and everything valid is kept."""
-
-
-@dataclass(frozen=True)
-class BandConfig:
-    """The open choices of the paper.
-
-    Attributes:
-        mode: ``histogram`` (256 bins on the 0.5-99.5 % range, smoothed, parabola through the peak)
-            or ``half_sample`` (Bickel & Fruehwirth, 2006).
-        scope: Over which pixels one band is estimated: each ``image``, the whole ``batch``, or a
-            ``running`` mean over batches of the batch's band.
-        width: ``mad`` (kappa times the robust spread about the mode) or ``shortest`` (the shortest
-            interval that holds a fraction of the pixels; it replaces the mode by its middle).
-        kappa: Factor of the spread: 0.5, 1, 2 keep 38, 68, 95 % of a Gaussian.
-        fraction: Share of pixels for ``shortest``.
-        momentum: Weight of the new batch for ``running``.
-    """
-
-    mode: Literal["histogram", "half_sample"] = "histogram"
-    scope: Literal["image", "batch", "running"] = "image"
-    width: Literal["mad", "shortest"] = "mad"
-    kappa: float = 1.0
-    fraction: float = 0.68
-    momentum: float = 0.05
-
-    def __post_init__(self) -> None:
-        for name, choices in (
-            ("mode", ("histogram", "half_sample")),
-            ("scope", ("image", "batch", "running")),
-            ("width", ("mad", "shortest")),
-        ):
-            if getattr(self, name) not in choices:
-                raise ConfigError(
-                    f"band.{name} is {getattr(self, name)!r}: choose from {', '.join(choices)}"
-                )
-        if not (math.isfinite(self.kappa) and self.kappa > 0):
-            raise ConfigError(f"band.kappa must be positive, got {self.kappa}")
-        for name in ("fraction", "momentum"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"band.{name} must be in (0, 1], got {getattr(self, name)}")
 
 
 class Band(NamedTuple):
@@ -139,7 +99,7 @@ def shortest_interval(values: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
     return ordered[start], ordered[start + inside - 1]
 
 
-def _estimate_one(values: Tensor, config: BandConfig) -> tuple[Tensor, Tensor]:
+def _estimate_one(values: Tensor, config: BandSettings) -> tuple[Tensor, Tensor]:
     if values.numel() < MIN_PIXELS:
         return values.new_zeros(()), values.new_tensor(math.inf)
     if config.width == "shortest":
@@ -157,7 +117,7 @@ class BandEstimator:
         config: The open choices.
     """
 
-    def __init__(self, config: BandConfig) -> None:
+    def __init__(self, config: BandSettings) -> None:
         self.config = config
         self.running: tuple[float, float] | None = None
 
@@ -211,29 +171,6 @@ def band_mask(delta: Tensor, valid_mask: Tensor, band: Band) -> Tensor:
     return (distance <= band.half_width[:, None, None, None]) & valid_mask
 
 
-class DeltaStatistics(NamedTuple):
-    """Sums over valid pixels; sums and not ratios, so that processes can be added up first.
-
-    Attributes:
-        num_pixels: All pixels.
-        num_valid: Pixels in Omega.
-        num_positive: Those with Delta > 0, where min() would teach flow alone.
-        num_kept: Those inside the band.
-        sum_negative: Sum of Delta over Delta < 0; epsilon = -sum_negative / (num_valid -
-            num_positive).
-        sum_centre: Sum of the band's centre over valid pixels.
-        sum_half_width: The same of its half width (infinite ones count as 0).
-    """
-
-    num_pixels: Tensor
-    num_valid: Tensor
-    num_positive: Tensor
-    num_kept: Tensor
-    sum_negative: Tensor
-    sum_centre: Tensor
-    sum_half_width: Tensor
-
-
 @torch.no_grad()
 def delta_statistics(
     delta: Tensor, valid_mask: Tensor, kept_mask: Tensor, band: Band
@@ -252,6 +189,7 @@ def delta_statistics(
         num_pixels=delta.new_tensor(float(delta.numel())),
         num_valid=valid_per_image.sum(),
         num_positive=((delta > 0) & valid_mask).sum().float(),
+        num_negative=((delta < 0) & valid_mask).sum().float(),
         num_kept=kept_mask.sum().float(),
         sum_negative=torch.where(valid_mask, delta.clamp(max=0), 0.0).sum(),
         sum_centre=(band.centre * valid_per_image).sum(),
@@ -270,7 +208,7 @@ def ratios(statistics: DeltaStatistics) -> dict[str, float]:
     num_valid = max(s["num_valid"], 1.0)
     return {
         "p_positive": s["num_positive"] / num_valid,
-        "epsilon": -s["sum_negative"] / max(s["num_valid"] - s["num_positive"], 1.0),
+        "epsilon": -s["sum_negative"] / max(s["num_negative"], 1.0),
         "kept": s["num_kept"] / num_valid,
         "valid": s["num_valid"] / max(s["num_pixels"], 1.0),
         "mode": s["sum_centre"] / num_valid,

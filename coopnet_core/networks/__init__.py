@@ -7,15 +7,13 @@ from typing import NamedTuple
 
 from torch import nn
 
+from coopnet_core.checks import SIZE_MULTIPLE
 from coopnet_core.errors import ConfigError
 from coopnet_core.networks.depth import DepthNetwork
 from coopnet_core.networks.efficientnet_lite import EfficientNetLite0
 from coopnet_core.networks.flow import FlowNetwork
 from coopnet_core.networks.pose import PoseNetwork
 from coopnet_core.networks.resnet import ResNet18
-
-SIZE_MULTIPLE = 32
-"""Image width and height must be multiples of this."""
 
 
 class Networks(NamedTuple):
@@ -64,6 +62,16 @@ def _build_base(pretrained: bool, imagenet_weights: Path | None) -> Networks:
         DepthNetwork(depth, widths=(256, 128, 64, 32, 16)), PoseNetwork(pose), FlowNetwork(flow)
     )
 
+
+__all__ = [
+    "SIZE_MULTIPLE",
+    "VARIANTS",
+    "DepthNetwork",
+    "FlowNetwork",
+    "Networks",
+    "PoseNetwork",
+    "build_networks",
+]
 
 VARIANTS = {"small": _build_small, "base": _build_base}
 

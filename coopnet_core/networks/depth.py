@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coopnet_core.checks import check_image_size
 from coopnet_core.networks.encoder import Encoder
+from coopnet_core.networks.precision import full_precision
 
 MIN_CANONICAL_DEPTH = 0.1
 MAX_CANONICAL_DEPTH = 200.0
@@ -73,7 +75,11 @@ class DepthNetwork(nn.Module):
 
         Returns:
             Finest first: (B, 1, H, W), (B, 1, H/4, W/4), (B, 1, H/8, W/8).
+
+        Raises:
+            ShapeError: H or W is not a multiple of 32.
         """
+        check_image_size("image", image)
         pyramid = self.encoder(image)
         features = self.reduce(pyramid[-1])
         skips = [*reversed(pyramid[:-1]), None]
@@ -84,6 +90,6 @@ class DepthNetwork(nn.Module):
                 features = torch.cat([features, skip], dim=1)
             features = block(features)
             if 2 ** (len(self.blocks) - 1 - level) in OUTPUT_STRIDES:
-                logit = self.heads[len(predictions)](features)
-                predictions.append(inverse_depth_from_logit(logit.float()))
+                logit = full_precision(self.heads[len(predictions)], features)
+                predictions.append(inverse_depth_from_logit(logit))
         return predictions[::-1]

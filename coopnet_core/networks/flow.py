@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coopnet_core.checks import check_image_size
 from coopnet_core.geometry.sample import resize_flow
 from coopnet_core.geometry.warp import warp_by_flow
 from coopnet_core.networks.encoder import Encoder
+from coopnet_core.networks.precision import full_precision
 
 RADIUS = 3
 """Search range of each level in pixels of that level: 3 at stride 32 covers motions of 96 pixels,
@@ -134,12 +136,12 @@ class FlowNetwork(nn.Module):
                 f_src = warp_by_flow(f_src.float(), flow).image.to(f_tgt.dtype)
             costs = cost_volume(f_tgt, f_src)
             hidden = self.estimator(torch.cat([costs, f_tgt, flow], dim=1))
-            flow = flow + self.flow_head(hidden).float()
+            flow = flow + full_precision(self.flow_head, hidden)
             refined = self.context(torch.cat([hidden, flow], dim=1))
-            flow = flow + self.context_head(refined).float()
+            flow = flow + full_precision(self.context_head, refined)
             hidden = refined
             flows.append(flow)
-        flows.append(convex_upsample(flow, self.upsample_head(hidden).float()))
+        flows.append(convex_upsample(flow, full_precision(self.upsample_head, hidden)))
         return flows[::-1]
 
     def forward(self, image_tgt: Tensor, image_src: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -151,7 +153,11 @@ class FlowNetwork(nn.Module):
 
         Returns:
             flow_tgt_src and flow_src_tgt, each as ``decode`` returns it.
+
+        Raises:
+            ShapeError: H or W is not a multiple of 32.
         """
+        check_image_size("image_tgt", image_tgt)
         batch = image_tgt.shape[0]
         both = self.features(torch.cat([image_tgt, image_src]))
         swapped = [torch.cat([f[batch:], f[:batch]]) for f in both]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from coopnet_core.checks import check_image_size
 from coopnet_core.networks.encoder import Encoder
+from coopnet_core.networks.precision import full_precision
 
 ROTATION_SCALE = 0.1
 TRANSLATION_SCALE = 0.3
@@ -45,7 +47,11 @@ class PoseNetwork(nn.Module):
 
         Returns:
             (B, 6): axis-angle in radians, then translation in the depth's unit.
+
+        Raises:
+            ShapeError: H or W is not a multiple of 32.
         """
+        check_image_size("image_tgt", image_tgt)
         features = self.encoder(torch.cat([image_tgt, image_src], dim=1))[-1]
-        vector = self.head(features).float().mean(dim=(2, 3))
+        vector = full_precision(self.head, features).mean(dim=(2, 3))
         return torch.cat([vector[:, :3] * ROTATION_SCALE, vector[:, 3:] * TRANSLATION_SCALE], dim=1)

@@ -29,14 +29,15 @@ from coopnet_core.losses.consistency import flow_consistency_loss
 from coopnet_core.losses.epipolar import epipolar_error
 from coopnet_core.losses.photometric import masked_mean, photometric_error
 from coopnet_core.losses.rebalancing import (
-    BandConfig,
     BandEstimator,
-    DeltaStatistics,
     band_mask,
     delta_statistics,
 )
 from coopnet_core.losses.smoothness import depth_smoothness_loss, flow_smoothness_loss
-from coopnet_core.types import Batch, LossTerms, Prediction
+from coopnet_core.types import Batch, DeltaStatistics, LossTerms, Prediction
+
+MIN_BASELINE = 1e-3
+"""Least translation, as a fraction of the median depth, for the epipolar term."""
 
 
 class _Scale(NamedTuple):
@@ -77,6 +78,16 @@ def _at_scale(batch: Batch, prediction: Prediction, level: int) -> _Scale:
     )
 
 
+def _has_baseline(T_src_tgt: Tensor, depth: Tensor) -> Tensor:
+    """Tell which pairs, (B, 1, 1, 1), move enough for their epipolar lines to mean something.
+
+    A camera that turns on the spot has no epipole: the direction of its translation is noise.
+    """
+    middle = depth.detach().flatten(1).median(dim=1).values
+    moves: Tensor = T_src_tgt.detach()[:, :3, 3].norm(dim=1) > MIN_BASELINE * middle
+    return moves[:, None, None, None]
+
+
 class CoopNetRecipe:
     """Turns predictions into the hybrid loss.
 
@@ -86,8 +97,7 @@ class CoopNetRecipe:
 
     def __init__(self, settings: LossSettings) -> None:
         self.settings = settings
-        band = BandConfig(**settings.band.model_dump())
-        self.band_estimators = [BandEstimator(band) for _ in settings.scale_weights]
+        self.band_estimators = [BandEstimator(settings.band) for _ in settings.scale_weights]
 
     def __call__(self, batch: Batch, prediction: Prediction, *, rebalance: bool) -> LossTerms:
         """Compute the loss.
@@ -104,6 +114,7 @@ class CoopNetRecipe:
         terms: dict[str, Tensor] = {}
         statistics: DeltaStatistics | None = None
         delta_valid: Tensor | None = None
+        kept_mask: Tensor | None = None
 
         def add(name: str, value: Tensor) -> None:
             terms[name] = terms[name] + value if name in terms else value
@@ -128,7 +139,7 @@ class CoopNetRecipe:
                 kept = band_mask(delta, valid, band)
                 if level == 0:
                     statistics = delta_statistics(delta, valid, kept, band)
-                    delta_valid = delta[valid]
+                    delta_valid, kept_mask = delta[valid], kept
             else:
                 visible_flow = by_flow.visible_mask
                 valid = kept = by_depth.visible_mask
@@ -154,7 +165,8 @@ class CoopNetRecipe:
             if level == 0 and rebalance:
                 if settings.epipolar > 0:
                     distance = epipolar_error(scale.flow, scale.T_src_tgt, scale.K)
-                    add("epipolar", masked_mean(distance, kept))
+                    counted = kept & _has_baseline(scale.T_src_tgt, depth)
+                    add("epipolar", masked_mean(distance, counted))
                 if settings.flow_consistency > 0:
                     add(
                         "flow_consistency",
@@ -164,7 +176,7 @@ class CoopNetRecipe:
         total = batch.image_tgt.new_zeros(())
         for name, value in terms.items():
             total = total + getattr(settings, name) * value
-        return LossTerms(total, terms, statistics, delta_valid)
+        return LossTerms(total, terms, statistics, delta_valid, kept_mask)
 
     def state_dict(self) -> dict[str, dict[str, float]]:
         """Return what a resumed run needs: the running bands."""

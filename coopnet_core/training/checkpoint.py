@@ -47,7 +47,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         TrainingError: It is missing, damaged, not a checkpoint, or of another schema.
     """
     if not path.is_file():
-        raise TrainingError(f"checkpoint {path} does not exist")
+        raise TrainingError(f"checkpoint {path} does not exist: start a run without --resume first")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds, from zipfile to pickle

@@ -43,7 +43,9 @@ class RunLogger:
     ) -> None:
         self.config = config
         self.pictures_every = pictures_every
-        self.writer = SummaryWriter(str(run_dir / "tensorboard"))
+        self.run_dir = run_dir
+        # Made at the first step: a run that is refused leaves nothing behind.
+        self.writer: SummaryWriter | None = None
         self.smooth_loss: float | None = None
         self.progress: Progress | None = None
         self.task: TaskID | None = None
@@ -75,7 +77,8 @@ class RunLogger:
     ) -> None:
         if self.progress is not None:
             self.progress.stop()
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.close()
 
     def __call__(self, report: StepReport) -> None:
         """Show and write one step."""
@@ -102,6 +105,10 @@ class RunLogger:
             )
 
     def _write(self, report: StepReport) -> None:
+        if self.writer is None:
+            # After a resume, what was logged beyond the checkpoint is replaced.
+            folder = str(self.run_dir / "tensorboard")
+            self.writer = SummaryWriter(folder, purge_step=report.step)
         scalar = self.writer.add_scalar
         scalar("loss/total", report.total, report.step)
         for name, value in report.terms.items():
@@ -117,7 +124,10 @@ class RunLogger:
         scalar("time/share_waiting_for_data", report.seconds_waiting / report.seconds, report.step)
         if report.step % self.pictures_every == 0 or report.step == 1:
             self.writer.add_image(
-                "pair/image_depth_flow", training_picture(report), report.step, dataformats="HWC"
+                "pair/image_depth_flow_kept",
+                training_picture(report),
+                report.step,
+                dataformats="HWC",
             )
             if report.delta is not None and report.delta.numel():
                 self.writer.add_histogram("band/delta", report.delta, report.step)
@@ -127,13 +137,13 @@ _SHOWN = ("depth_photometric", "flow_photometric")
 
 
 def training_picture(report: StepReport) -> npt.NDArray[np.uint8]:
-    """Draw image, depth and flow of the first pair of a batch.
+    """Draw image, depth, flow and the pixels that taught depth, for the first pair of a batch.
 
     Args:
         report: The step.
 
     Returns:
-        RGB, (3 H, W, 3) uint8.
+        RGB, (4 H, W, 3) uint8; (3 H, W, 3) during warm-up, when every pixel teaches.
     """
     batch, prediction = report.batch, report.prediction
     image = batch.image_tgt[0].detach().cpu().numpy().transpose(1, 2, 0)
@@ -147,6 +157,9 @@ def training_picture(report: StepReport) -> npt.NDArray[np.uint8]:
         _rgb(rendering.render_depth(depth, near, far)),
         _rgb(rendering.render_flow(flow, max(1.0, float(np.percentile(np.hypot(*flow.T), 98))))),
     ]
+    if report.kept_mask is not None:
+        kept = report.kept_mask[0, 0].cpu().numpy()
+        rows.append(np.where(kept[:, :, None], rows[0], np.uint8(0)))
     return np.concatenate(rows)
 
 

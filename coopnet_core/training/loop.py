@@ -5,24 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric, seed_everything
 
-from coopnet_core.config import TrainingConfig
+from coopnet_core.config import TrainingConfig, parse_config
 from coopnet_core.data.dataset import FrameCache, PairDataset
 from coopnet_core.errors import TrainingError
-from coopnet_core.losses.rebalancing import DeltaStatistics, ratios
+from coopnet_core.losses.rebalancing import ratios
 from coopnet_core.networks import build_networks
 from coopnet_core.recipes.coopnet import CoopNetRecipe
 from coopnet_core.training.batches import batches
 from coopnet_core.training.checkpoint import load_checkpoint, save_checkpoint
-from coopnet_core.training.model import CoTrainingModel
+from coopnet_core.training.model import CoTrainingModel, with_known_pose
 from coopnet_core.training.schedule import learning_rate_at
 from coopnet_core.training.sources import collect_pairs
-from coopnet_core.types import Batch, LossTerms, Prediction
+from coopnet_core.types import Batch, Prediction
 
 NETWORK_NAMES = ("depth", "pose", "flow")
 CHECKPOINT_NAME = "last.pt"
@@ -43,6 +44,7 @@ class StepReport:
         seconds: Wall time of the step.
         seconds_waiting: Part of it spent waiting for data.
         delta: Delta on valid pixels, for histograms.
+        kept_mask: Pixels that taught depth, both directions; none during warm-up.
         batch: The batch.
         prediction: What the networks said about it.
     """
@@ -57,6 +59,7 @@ class StepReport:
     seconds: float
     seconds_waiting: float
     delta: torch.Tensor | None = field(repr=False)
+    kept_mask: torch.Tensor | None = field(repr=False)
     batch: Batch = field(repr=False)
     prediction: Prediction = field(repr=False)
 
@@ -82,7 +85,7 @@ def train(
             never stopped, bit for bit.
         checkpoint_every: Steps between checkpoints.
         report: Called after every step.
-        fabric: Devices and precision; one process on the best device here when not given.
+        fabric: Device and precision; the best device here when not given. One process only.
         stop_after: Stop (with a checkpoint) after this step, for runs in parts.
 
     Returns:
@@ -97,10 +100,9 @@ def train(
         raise TrainingError(
             f"{checkpoint_path} exists already: go on with --resume, or choose another folder"
         )
-    # Workers of several processes draw the same numbers on purpose: networks must start equal.
-    seed_everything(config.seed, verbose=False)
     fabric = fabric or default_fabric()
-    fabric.launch()
+    _check_fabric(fabric)
+    seed_everything(config.seed, verbose=False)
     networks = build_networks(
         config.variant,
         pretrained=config.pretrained and not resume,
@@ -118,10 +120,9 @@ def train(
         for name in NETWORK_NAMES
     ]
     recipe = CoopNetRecipe(config.loss)
-    start = 0
-    if resume:
-        start = _restore(checkpoint_path, config, model, optimizers, recipe)
+    # Before the checkpoint is restored: the optimisers' state must land where the weights are.
     model, *optimizers = fabric.setup(model, *optimizers)
+    start = _restore(checkpoint_path, config, model.module, optimizers, recipe) if resume else 0
 
     records = collect_pairs(config.sources, data_root)
     end = config.num_steps if stop_after is None else min(stop_after, config.num_steps)
@@ -136,7 +137,7 @@ def train(
             stage.width,
             stage.height,
             seed=config.seed,
-            cache=FrameCache(stage.width, stage.height),
+            cache=FrameCache(stage.width, stage.height, is_gray=config.color == "gray"),
         )
         clock = time.perf_counter()
         steps = range(step, stage_end)
@@ -148,11 +149,16 @@ def train(
             for optimizer in optimizers:
                 optimizer.param_groups[0]["lr"] = rate
                 optimizer.zero_grad(set_to_none=True)
-            prediction = model(batch)
+            prediction = with_known_pose(batch, model(batch))
             losses = recipe(batch, prediction, rebalance=stage.rebalance)
-            _check_finite(losses, step, run_dir, batch)
+            if not torch.isfinite(losses.total):
+                bad = [name for name, value in losses.terms.items() if not torch.isfinite(value)]
+                raise _not_finite(bad or ["sum of the terms"], step, run_dir, batch)
             fabric.backward(losses.total)
             norms = _clip(fabric, model.module, optimizers, config.clip_gradient_norm)
+            bad = [f"gradient of {name}" for name, norm in norms.items() if not isfinite(norm)]
+            if bad:
+                raise _not_finite(bad, step, run_dir, batch)
             for optimizer in optimizers:
                 optimizer.step()
             now = time.perf_counter()
@@ -163,34 +169,48 @@ def train(
                     total=float(losses.total.detach()),
                     terms={name: float(value.detach()) for name, value in losses.terms.items()},
                     gradient_norm=norms,
-                    band=_reduced_ratios(fabric, losses.statistics),
+                    band={} if losses.statistics is None else ratios(losses.statistics),
                     learning_rate=rate,
                     seconds=now - clock,
                     seconds_waiting=waited,
                     delta=losses.delta,
+                    kept_mask=losses.kept_mask,
                     batch=batch,
                     prediction=prediction,
                 )
             )
             done = step + 1
             if done % checkpoint_every == 0 or done in (stage_end, end):
-                if fabric.is_global_zero:
-                    content = _content(config, stage, done, model.module, optimizers, recipe)
-                    save_checkpoint(checkpoint_path, content)
-                fabric.barrier()
+                content = _content(config, stage, done, model.module, optimizers, recipe)
+                save_checkpoint(checkpoint_path, content)
             clock = time.perf_counter()
         step = stage_end
     return checkpoint_path
 
 
 def default_fabric() -> Fabric:
-    """One process on the best device here; mixed precision where that is a GPU."""
-    has_gpu = torch.cuda.is_available()
+    """One process on the best device here; bfloat16 where that is a GPU that has it.
+
+    Not float16: its gradient scaler is made for one optimiser, and there are three.
+    """
+    if not torch.cuda.is_available():
+        return Fabric(accelerator="cpu", devices=1, precision="32-true")
+    has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     return Fabric(
-        accelerator="cuda" if has_gpu else "cpu",
-        devices=1,
-        precision="16-mixed" if has_gpu else "32-true",
+        accelerator="cuda", devices=1, precision="bf16-mixed" if has_bfloat16 else "32-true"
     )
+
+
+def _check_fabric(fabric: Fabric) -> None:
+    if fabric.world_size > 1:
+        raise TrainingError(
+            f"training runs in one process, got {fabric.world_size}: use Fabric(devices=1)"
+        )
+    if getattr(fabric.strategy.precision, "scaler", None) is not None:
+        raise TrainingError(
+            "16-mixed scales gradients for one optimiser and there are three: use bf16-mixed or "
+            "32-true"
+        )
 
 
 def _clip(
@@ -205,24 +225,14 @@ def _clip(
     return norms
 
 
-def _reduced_ratios(fabric: Fabric, statistics: DeltaStatistics | None) -> dict[str, float]:
-    if statistics is None:
-        return {}
-    # Sums first, ratios after: a mean of ratios would weigh small masks as much as large ones.
-    sums = fabric.all_reduce(torch.stack(list(statistics)), reduce_op="sum")
-    return ratios(DeltaStatistics(*sums))
-
-
-def _check_finite(losses: LossTerms, step: int, run_dir: Path, batch: Batch) -> None:
-    if torch.isfinite(losses.total):
-        return
-    bad = [name for name, value in losses.terms.items() if not torch.isfinite(value)]
+def _not_finite(names: list[str], step: int, run_dir: Path, batch: Batch) -> TrainingError:
     dump = run_dir / f"bad_batch_{step:06d}.pt"
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.save({key: value.cpu() for key, value in batch._asdict().items()}, dump)
-    raise TrainingError(
-        f"the loss is not finite at step {step}: {', '.join(bad) or 'their sum'}; the batch is in "
-        f"{dump}, the last good checkpoint is intact: resume with a lower learning_rate"
+    return TrainingError(
+        f"not finite at step {step}: {', '.join(names)}; the batch is in {dump} and the last "
+        "checkpoint is intact: look at the batch, or start again in another folder with a lower "
+        "learning_rate"
     )
 
 
@@ -253,12 +263,18 @@ def _restore(
     path: Path,
     config: TrainingConfig,
     model: CoTrainingModel,
-    optimizers: list[torch.optim.AdamW],
+    optimizers: list[Any],
     recipe: CoopNetRecipe,
 ) -> int:
     content = load_checkpoint(path)
-    current = config.model_dump(mode="json")
-    changed = [key for key in current if content["config"].get(key) != current[key]]
+    lacking = [key for key in ("optimizers", "recipe") if key not in content]
+    if lacking:
+        raise TrainingError(f"checkpoint {path} cannot be resumed: it lacks {', '.join(lacking)}")
+    # Validated, not compared as text: keys that have come since, with a default, are no change.
+    before = parse_config(content["config"], TrainingConfig, f"config in {path}")
+    changed = [
+        key for key in TrainingConfig.model_fields if getattr(before, key) != getattr(config, key)
+    ]
     if changed:
         raise TrainingError(
             f"checkpoint {path} was made with another {', '.join(changed)}: resume with the config "

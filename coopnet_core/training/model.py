@@ -30,12 +30,22 @@ class CoTrainingModel(nn.Module):
         tgt, src = both[:size], both[size:]
         depths: list[Tensor] = self.networks["depth"](both)
         flow_tgt_src, flow_src_tgt = self.networks["flow"](tgt, src)
-        predicted = matrix_from_vector(self.networks["pose"](tgt, src).float())
-        known = batch.has_pose[:, None, None]
+        vector = self.networks["pose"](tgt, src)
+        with torch.autocast(vector.device.type, enabled=False):
+            T_src_tgt = matrix_from_vector(vector.float())
         return Prediction(
             inverse_depth_tgt=[d[:size].contiguous() for d in depths],
             inverse_depth_src=[d[size:].contiguous() for d in depths],
-            T_src_tgt=torch.where(known, batch.T_src_tgt, predicted),
+            T_src_tgt=T_src_tgt,
             flow_tgt_src=flow_tgt_src,
             flow_src_tgt=flow_src_tgt,
         )
+
+
+def with_known_pose(batch: Batch, prediction: Prediction) -> Prediction:
+    """Replace the predicted motion by the known one where there is one (stereo partners).
+
+    Done outside the model, which under mixed precision sees a rounded batch.
+    """
+    known = batch.has_pose[:, None, None]
+    return prediction._replace(T_src_tgt=torch.where(known, batch.T_src_tgt, prediction.T_src_tgt))

@@ -8,6 +8,7 @@ from coopnet_core.config import Source
 from coopnet_core.data import image_folder, karlsruhe, kitti_odometry, video
 from coopnet_core.data.pairs import PairRecord, stereo_pairs, temporal_pairs
 from coopnet_core.data.sequence import Sequence
+from coopnet_core.errors import DataError
 
 
 def read_source(source: Source, data_root: Path) -> Sequence:
@@ -29,8 +30,8 @@ def read_source(source: Source, data_root: Path) -> Sequence:
     if source.kind == "image_folder":
         return image_folder.read_sequence(path, calibration, frames)
     if calibration is None:
-        raise ValueError("the config check lets no video pass without calibration")
-    return video.read_sequence(path, calibration, path.with_suffix(".frames"))
+        raise DataError(f"video {path} needs a calibration file: set calibration in its source")
+    return video.read_sequence(path, calibration, path.with_suffix(".frames"), frames=frames)
 
 
 def collect_pairs(sources: tuple[Source, ...], data_root: Path) -> list[PairRecord]:

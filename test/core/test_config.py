@@ -59,6 +59,13 @@ def test_stage_of_a_step() -> None:
             "last \\(1\\) is before first \\(3\\)",
         ),
         ({"sources": []}, "sources"),
+        ({"sources": [{"kind": "image_folder", "path": "f", "gaps": [0]}]}, "gaps must be 1"),
+        (
+            {"sources": [{"kind": "image_folder", "path": "f", "stereo": True}]},
+            "no stereo partners",
+        ),
+        ({"loss": {"band": {"mode": "mean"}}}, "histogram.*half_sample"),
+        ({"loss": {"band": {"kappa": 0}}}, "kappa.*greater than 0"),
     ],
 )
 def test_mistakes_are_named(changes: dict[str, Any], match: str) -> None:

@@ -6,7 +6,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training packages are not installed")
 
-from coopnet_core.errors import ConfigError, RuntimeUnavailableError, TrainingError  # noqa: E402
+from coopnet_core.errors import (  # noqa: E402
+    ConfigError,
+    RuntimeUnavailableError,
+    ShapeError,
+    TrainingError,
+)
 from coopnet_core.networks import build_networks, depth, flow  # noqa: E402
 from coopnet_core.networks.efficientnet_lite import EfficientNetLite0, SameConv  # noqa: E402
 
@@ -126,8 +131,17 @@ def test_base_takes_a_published_resnet_state_dict(tmp_path: object) -> None:
     networks = build_networks("base", pretrained=True, imagenet_weights=folder / "resnet18.pth")
     stem = networks.pose.encoder.state_dict()["conv1.weight"]  # type: ignore[attr-defined]
     torch.testing.assert_close(stem[:, :3] * 2, weights["conv1.weight"])
-    with pytest.raises(TrainingError, match="does not exist|do not exist"):
+    with pytest.raises(TrainingError, match=r"does not exist|do not exist"):
         build_networks("base", pretrained=True, imagenet_weights=folder / "none.pth")
+
+
+@pytest.mark.parametrize("network", ["depth", "pose", "flow"])
+def test_sizes_that_do_not_fit_are_refused_with_the_nearest(network: str) -> None:
+    module = getattr(build_networks("small"), network)
+    image = torch.rand(1, 3, 64, 100)
+    images = (image,) if network == "depth" else (image, image)
+    with pytest.raises(ShapeError, match=r"width must be a multiple of 32, got 100: use 96"):
+        module(*images)
 
 
 def test_unknown_variant_lists_the_choices() -> None:
