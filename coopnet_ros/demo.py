@@ -55,12 +55,14 @@ class Camera:
         camera_info: CameraInfo topic of the bag.
         is_compressed: Whether the images are CompressedImage.
         has_truth: Whether the bag holds odometry to compare with.
+        has_tf: Whether the bag holds transforms, which say where the camera sits.
     """
 
     image: str
     camera_info: str
     is_compressed: bool
     has_truth: bool
+    has_tf: bool
 
     @property
     def base_topic(self) -> str:
@@ -137,6 +139,7 @@ def find_camera(bag: Path, image_topic: str | None = None) -> Camera:
             topics.camera_info.name,
             topics.image.msgtype == COMPRESSED_TYPE,
             TRUTH_TOPIC in reader.topics,
+            not reader.topics.keys().isdisjoint(("/tf", "/tf_static")),
         )
 
 
@@ -266,6 +269,7 @@ def _start_node(camera: Camera, bundle: Path | None, logs: Path, env: dict[str, 
         "image_transport": "compressed" if camera.is_compressed else "raw",
         "use_sim_time": "true",
         "path_period_s": "0.0",
+        "camera_mounting": "auto" if camera.has_tf else "parameter",
     }
     if bundle is not None:
         parameters["bundle"] = str(bundle.resolve())

@@ -115,15 +115,16 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "publish_tf",
         True,
-        "Publish TF odom_frame -> base_frame, and base_frame -> camera where the camera's mounting "
-        "comes from `camera_xyz_rpy`. false beside a filter that publishes the same transform.",
+        "Publish TF odom_frame -> base_frame, and base_frame -> camera with `camera_mounting: "
+        "parameter`. false beside a filter that publishes the same transform.",
     ),
     Parameter(
         "camera_mounting",
         "auto",
-        "Where the camera's pose on the base comes from: TF, `camera_xyz_rpy`, or TF when it knows "
-        "the camera's frame at the first image and else `camera_xyz_rpy`. With tf there is no "
-        "odometry until the transform is there.",
+        "Where the camera's pose on the base comes from. tf: from TF, no odometry before. "
+        "parameter: from `camera_xyz_rpy`, which is published on /tf_static. auto: from TF; where "
+        "TF has nothing 2 s after the first image, `camera_xyz_rpy` stands in, with a warning, "
+        "until TF has.",
         choices=("auto", "tf", "parameter"),
     ),
     Parameter(

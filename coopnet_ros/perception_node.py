@@ -46,6 +46,8 @@ RCLError = rclpy_implementation.RCLError
 _ROS_ERRORS = (ParameterException, RuntimeError, ValueError)
 
 _LOG_PERIOD_S = 5.0
+# How long after the first image camera_mounting 'auto' waits for TF.
+_TF_WAIT_S = 2.0
 
 
 class _Arrival(NamedTuple):
@@ -57,11 +59,15 @@ class _Arrival(NamedTuple):
 
 @dataclasses.dataclass
 class _Mounting:
-    """Where the camera sits on the base, decided at the first image."""
+    """Where the camera sits on the base.
+
+    ``is_makeshift``: taken from the parameter because TF is silent; TF replaces it when it speaks.
+    """
 
     camera_frame: str
     source: str
     odometry: BaseOdometry
+    is_makeshift: bool = False
 
 
 class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no types
@@ -85,7 +91,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         self._outputs: Outputs | None = None
         self._mounting: _Mounting | None = None
         self._mounting_problem = ""
-        self._published_mountings: set[str] = set()
+        self._tf_deadline_s: float | None = None
         self._last_stamp_ns: int | None = None
         self._camera_info: CameraInfo | None = None
         self._mailbox: Mailbox[_Arrival] | None = None
@@ -160,6 +166,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
             self.get_logger().error(f"cannot activate, no subscription (QoS overrides?): {error}")
             return TransitionCallbackReturn.FAILURE
         self._camera_info = None
+        self._tf_deadline_s = None
         self._active_since_s = time.monotonic()
         mailbox = self._mailbox = Mailbox()
         self._worker = threading.Thread(target=self._work, args=(mailbox,), daemon=True)
@@ -331,11 +338,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
     def _publish_odometry(
         self, result: FrameResult, header: Header, dt_s: float, outputs: Outputs
     ) -> None:
-        mounting = self._mounting
-        if mounting is None or mounting.camera_frame != header.frame_id:
-            mounting = self._mounting = self._find_mounting(header)
-            if mounting is None:
-                return
+        mounting = self._mounting = self._find_mounting(header)
+        if mounting is None:
+            return
         if result.reset_reason is not None and np.array_equal(result.T_odom_cam, np.eye(4)):
             mounting.odometry.restart()
             outputs.restart_path()
@@ -350,35 +355,54 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         outputs.publish_odometry(state, header, settings.path_period_s)
 
     def _find_mounting(self, header: Header) -> _Mounting | None:
-        """Find out where the camera sits on the base, once per camera frame."""
-        settings, camera_frame = self._settings, header.frame_id
-        base_frame = settings.base_frame
-        T_base_cam = None
-        # What this node has put on /tf_static itself says nothing about the robot.
-        if (
-            settings.camera_mounting != "parameter"
-            and camera_frame not in self._published_mountings
-        ):
+        """Return where the camera sits on the base: what is known already, or what TF says now."""
+        settings, camera_frame, mounting = self._settings, header.frame_id, self._mounting
+        if mounting is not None and mounting.camera_frame != camera_frame:
+            mounting = None
+        if mounting is not None and not mounting.is_makeshift:
+            return mounting
+        base_frame, is_makeshift = settings.base_frame, False
+        T_base_cam, source = None, f"TF {base_frame} <- {camera_frame}"
+        if settings.camera_mounting != "parameter":
             T_base_cam = self._lookup(base_frame, camera_frame)
-            source = f"TF {base_frame} <- {camera_frame}"
-        if T_base_cam is None and settings.camera_mounting == "tf":
-            self._mounting_problem = (
-                f"no odometry: TF has no transform {base_frame} <- {camera_frame or '(empty)'}; "
-                "publish it, or set camera_mounting to parameter"
-            )
-            self.get_logger().warning(self._mounting_problem, throttle_duration_sec=_LOG_PERIOD_S)
-            return None
+        if T_base_cam is None and mounting is not None:
+            return mounting
         if T_base_cam is None:
+            if settings.camera_mounting != "parameter":
+                is_makeshift = settings.camera_mounting == "auto" and self._has_waited_for_tf()
+                self._mounting_problem = (
+                    ("camera_xyz_rpy is taken for now" if is_makeshift else "no odometry yet")
+                    + f": TF has no transform {base_frame} <- {camera_frame or '(empty)'}; "
+                    "publish it, or set camera_mounting to parameter"
+                )
+                self.get_logger().warning(
+                    self._mounting_problem, throttle_duration_sec=_LOG_PERIOD_S
+                )
+                if not is_makeshift:
+                    return None
             T_base_cam = frames.base_from_camera(settings.camera_xyz_rpy)
             source = f"parameter camera_xyz_rpy {list(settings.camera_xyz_rpy)}"
-            if settings.publish_tf and camera_frame not in ("", base_frame):
-                self._published_mountings.add(camera_frame)
-                self._send_static_transform(
-                    transform_message(T_base_cam, header.stamp, base_frame, camera_frame)
-                )
-        self._mounting_problem = ""
+        if not is_makeshift:
+            self._mounting_problem = ""
+        # Only who has chosen the parameter has said that nobody else publishes this transform: a
+        # second parent of the camera's frame breaks the tree of the whole robot.
+        if (
+            settings.camera_mounting == "parameter"
+            and settings.publish_tf
+            and camera_frame not in ("", base_frame)
+        ):
+            self._send_static_transform(
+                transform_message(T_base_cam, header.stamp, base_frame, camera_frame)
+            )
         self.get_logger().info(f"camera mounting from {source}")
-        return _Mounting(camera_frame, source, BaseOdometry(T_base_cam))
+        return _Mounting(camera_frame, source, BaseOdometry(T_base_cam), is_makeshift)
+
+    def _has_waited_for_tf(self) -> bool:
+        """Return whether TF has had its time since the first image after activation."""
+        now_s = time.monotonic()
+        if self._tf_deadline_s is None:
+            self._tf_deadline_s = now_s + _TF_WAIT_S
+        return now_s >= self._tf_deadline_s
 
     # Diagnostics
 

@@ -48,6 +48,11 @@ ARGUMENTS: tuple[tuple[str, str, str], ...] = (
     ("base_frame", "", f"Frame of the robot. {FROM_FILE}"),
     ("odom_frame", "", f"Parent frame of odometry. {FROM_FILE}"),
     ("publish_tf", "", f"Publish the transform odom_frame -> base_frame: true, false. {FROM_FILE}"),
+    (
+        "camera_mounting",
+        "",
+        f"Where the camera's pose on the base comes from: auto, tf, parameter. {FROM_FILE}",
+    ),
     ("autostart", "", f"Configure and activate at start: true, false. {FROM_FILE}"),
     ("use_sim_time", "", "Take the time from /clock: true, false. Empty: true with a bag."),
     ("bag", "", "Bag (or folder of images) to replay as the camera."),
@@ -57,7 +62,7 @@ ARGUMENTS: tuple[tuple[str, str, str], ...] = (
     ("log_level", "info", "debug, info, warn, error or fatal."),
 )
 # Arguments that are parameters of the node, and how to read them from the command line.
-STRINGS = ("image_transport", "bundle", "device", "base_frame", "odom_frame")
+STRINGS = ("image_transport", "bundle", "device", "base_frame", "odom_frame", "camera_mounting")
 FLAGS = ("publish_tf", "autostart")
 OUTPUTS = (
     "depth/image",

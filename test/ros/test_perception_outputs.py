@@ -232,6 +232,59 @@ def test_only_the_newest_frame_is_processed(tmp_path: Path) -> None:
         assert 2 <= len(stamps) < num_frames - 5
 
 
+def test_without_tf_the_mounting_is_a_makeshift_that_tf_replaces(tmp_path: Path) -> None:
+    """It waits, goes on with the parameter, says so, and never speaks for the robot on TF."""
+    bundle = write_tiny_bundle(tmp_path / "bundle", depth=DEPTH, flow=(FLOW_U, 0.0))
+    with Harness(tmp_path) as harness:
+        harness.start_node(bundle=bundle, camera_mounting="auto")
+        harness.listen("coopnet/odom", Odometry)
+        harness.listen("coopnet/depth/image", Image)
+        harness.listen("/tf_static", TFMessage, STATIC_TF)
+        harness.listen("/tf", TFMessage)
+        harness.wait_for_node()
+        harness.send_info()
+        image = textured_image(WIDTH, HEIGHT)
+        sent = 0
+
+        def drive() -> None:
+            nonlocal sent
+            harness.send_image(stamp(sent), image)
+            harness.wait_for_stamp("coopnet/depth/image", stamp(sent))
+            sent += 1
+
+        drive()
+        harness.wait_for_status("odometry", "no odometry yet: TF has no transform base_link <-")
+        assert harness.received["coopnet/odom"] == []
+        while not harness.received["coopnet/odom"]:
+            assert sent < 600, harness.log()
+            drive()
+        for _ in range(3):
+            drive()
+        status = harness.wait_for_status("odometry", "camera_xyz_rpy is taken for now: TF has no")
+        assert status.level == DiagnosticStatus.WARN
+        before = harness.wait_for_stamp("coopnet/odom", stamp(sent - 1))
+        assert before.twist.twist.linear.y > 1.0
+
+        T_base_cam = np.eye(4)
+        T_base_cam[:3, :3] = [[1, 0, 0], [0, 0, 1], [0, -1, 0]]
+        mounting = transform_message(
+            T_base_cam, harness.header(stamp(0)).stamp, "base_link", CAMERA_FRAME
+        )
+        tf = harness.node.create_publisher(TFMessage, "/tf_static", STATIC_TF)
+        tf.publish(TFMessage(transforms=[mounting]))
+        harness.until(lambda: len(harness.received["/tf_static"]) > 0, "our own transform")
+        for _ in range(30):
+            drive()
+            odom = harness.wait_for_stamp("coopnet/odom", stamp(sent - 1))
+            if odom.twist.twist.linear.x < -1.0:
+                break
+        # Left of a camera that looks to the left is backwards.
+        assert odom.twist.twist.linear.x == pytest.approx(-STEP_M / 0.1, rel=0.05)
+        harness.wait_for_status("odometry", "tracking")
+        assert len(harness.received["/tf_static"]) == 1, "the node has published a mounting"
+        assert harness.received["/tf"], "odom to base_link goes on"
+
+
 def test_compressed_input_with_the_mounting_from_tf(tmp_path: Path) -> None:
     """JPEG in, a truncated one refused; TF says late that the camera looks to the left."""
     bundle = write_tiny_bundle(tmp_path / "bundle", depth=DEPTH, flow=(FLOW_U, 0.0))

@@ -111,7 +111,13 @@ class Harness:
 
     def start_node(self, *, arguments: tuple[str, ...] = (), **values: Any) -> None:
         """Start the perception node; keywords are parameters."""
-        values = {"image_reliability": "reliable", "diagnostics_period_s": 0.2, **values}
+        values = {
+            "image_reliability": "reliable",
+            "diagnostics_period_s": 0.2,
+            # Nothing to wait for: tests have no TF, but for those of it.
+            "camera_mounting": "parameter",
+            **values,
+        }
         command = [sys.executable, "-m", "coopnet_ros.perception_node", "--ros-args"]
         command += ["-r", f"__ns:={self.namespace}", *arguments]
         for name, value in values.items():
