@@ -30,8 +30,10 @@ TRAIN = [
     *EVALUATE,
 ]
 EXPORT = ["torch>=2.4", "onnx>=1.16", "onnxscript>=0.1"]
-# evo (GPL) and mcap are oracles: tests compare with them, nothing that is shipped imports them.
-TEST = ["pytest>=7", "evo>=1.28", "mcap>=1.1", *EXPORT, *TRAIN]
+# evo (GPL), kornia and mcap are oracles: tests compare with them, nothing that is shipped imports
+# them.
+KORNIA = "kornia>=0.9; python_version >= '3.11'"
+TEST = ["pytest>=7", "evo>=1.28", KORNIA, "mcap>=1.1", *EXPORT, *TRAIN]
 DEV = [
     *TEST,
     "catkin-pkg>=1.0",
