@@ -43,22 +43,24 @@ def load_model(path: str, num_threads: int, max_gap_s: float) -> Model:
         The model, ready for its first frame.
 
     Raises:
-        BundleError: The bundle is missing, damaged, or its networks do not run.
+        BundleError: The bundle is missing, damaged, not readable, or its networks do not run.
         RuntimeUnavailableError: ONNX Runtime is not installed.
     """
     start_s = time.monotonic()
-    bundle = load_bundle(Path(path) if path else default_bundle_path())
-    runtime = OnnxRuntime(bundle, num_threads)
-    image = np.zeros((1, 3, bundle.height, bundle.width), np.float32)
     try:
+        bundle = load_bundle(Path(path) if path else default_bundle_path())
+        runtime = OnnxRuntime(bundle, num_threads)
+        image = np.zeros((1, 3, bundle.height, bundle.width), np.float32)
         runtime.depth(image)
         runtime.pose(image, image)
         runtime.flow(image, image)
     except CoopNetError:
         raise
-    except Exception as error:  # the runtime's errors share no public base class
+    # The file system's and the runtime's errors share no base class, and a bundle that a user names
+    # while the node runs must never end it.
+    except Exception as error:
         raise BundleError(
-            f"the networks of {bundle.path} load but do not run: {error}; export the bundle again"
+            f"bundle {path or '(included)'} cannot be used: {type(error).__name__}: {error}"
         ) from error
     pipeline = FramePipeline(bundle, runtime, PipelineConfig(max_gap_s=max_gap_s))
     return Model(bundle, runtime, pipeline, time.monotonic() - start_s)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -70,6 +72,22 @@ class _Mounting:
     is_makeshift: bool = False
 
 
+def _logged(
+    transition: Callable[[PerceptionNode, LifecycleState], TransitionCallbackReturn],
+) -> Callable[[PerceptionNode, LifecycleState], TransitionCallbackReturn]:
+    """Put what goes wrong in a transition into the log: rclpy drops it without a word."""
+
+    @functools.wraps(transition)
+    def call(node: PerceptionNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception:
+            node.get_logger().error(traceback.format_exc())
+            raise
+
+    return call
+
+
 class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no types
     """Lifecycle node around the frame pipeline.
 
@@ -124,6 +142,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
+    @_logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the bundle and warm it up; FAILURE, with the cause in the log, if that fails."""
         settings = self._settings
@@ -148,6 +167,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         )
         return super().on_configure(state)
 
+    @_logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the camera and start the worker."""
         profile = qos.input_qos(self._settings.image_reliability)

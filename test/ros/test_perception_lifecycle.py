@@ -84,6 +84,8 @@ def test_a_bundle_with_a_wrong_hash_fails_to_configure_and_a_good_one_repairs_it
     assert status.level == DiagnosticStatus.WARN
     refused = harness.set_parameter("bundle", str(tmp_path / "nowhere"))
     assert "no bundle at" in refused.reason
+    refused = harness.set_parameter("bundle", "~nosuchuser/bundle")
+    assert "bundle ~nosuchuser/bundle cannot be used: RuntimeError" in refused.reason
     harness.send_image(START_NS + 3 * PERIOD_NS, IMAGE)
     odom = harness.wait_for_stamp("coopnet/odom", START_NS + 3 * PERIOD_NS)
     assert odom.twist.twist.linear.y > 1.0
