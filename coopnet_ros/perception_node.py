@@ -335,6 +335,11 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         valid: npt.NDArray[np.bool_] | None = None
         if self._settings.rectify:
             image, valid = rectify(image, calibration)
+        # Before the step: a pose whose start nobody knew would come with a covariance of nothing.
+        known, self._mounting = self._mounting, self._find_mounting(header)
+        mounting = self._mounting
+        if mounting is not None and mounting is not known and self._last_stamp_ns is not None:
+            model.pipeline.reset(f"camera mounting from {mounting.source}")
         ready_s = time.monotonic()
         result = model.pipeline.step(image, stamp_ns, calibration.intrinsics(), outputs.wanted())
         step_s = time.monotonic()
@@ -345,7 +350,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
             self.get_logger().warning(f"odometry reset: {result.reset_reason}")
         reason = "" if result.egomotion is None else result.egomotion.reason
         self._monitor.tracking_is(result.tracking, reason)
-        self._publish_odometry(result, header, (stamp_ns - previous_ns) / 1e9, outputs)
+        if mounting is not None:
+            dt_s = (stamp_ns - previous_ns) / 1e9
+            self._publish_odometry(result, header, dt_s, mounting.odometry, outputs)
         outputs.publish_maps(result, image, header, calibration, valid)
         end_s = time.monotonic()
         stages_ms = {
@@ -356,15 +363,17 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         self._monitor.frame_published((end_s - arrival.received_s) * 1e3, stages_ms)
 
     def _publish_odometry(
-        self, result: FrameResult, header: Header, dt_s: float, outputs: Outputs
+        self,
+        result: FrameResult,
+        header: Header,
+        dt_s: float,
+        odometry: BaseOdometry,
+        outputs: Outputs,
     ) -> None:
-        mounting = self._mounting = self._find_mounting(header)
-        if mounting is None:
-            return
         if result.reset_reason is not None and np.array_equal(result.T_odom_cam, np.eye(4)):
-            mounting.odometry.restart()
+            odometry.restart()
             outputs.restart_path()
-        state = mounting.odometry.step(result, dt_s)
+        state = odometry.step(result, dt_s)
         settings = self._settings
         if settings.publish_tf:
             self._send_transform(

@@ -280,6 +280,15 @@ def test_without_tf_the_mounting_is_a_makeshift_that_tf_replaces(tmp_path: Path)
                 break
         # Left of a camera that looks to the left is backwards.
         assert odom.twist.twist.linear.x == pytest.approx(-STEP_M / 0.1, rel=0.05)
+        # Another mounting, another odometry: its first pose is the origin, with that certainty.
+        status = harness.wait_for_status("odometry", "reset: camera mounting from TF base_link <-")
+        first = next(
+            m
+            for m in harness.received["coopnet/odom"]
+            if stamp_of(m) > stamp_of(before) and m.pose.pose.position.y == 0.0
+        )
+        assert first.pose.pose.position.x == 0.0
+        assert odom.pose.pose.position.x < 0.0
         harness.wait_for_status("odometry", "tracking")
         assert len(harness.received["/tf_static"]) == 1, "the node has published a mounting"
         assert harness.received["/tf"], "odom to base_link goes on"
@@ -316,7 +325,10 @@ def test_compressed_input_with_the_mounting_from_tf(tmp_path: Path) -> None:
             harness.wait_for_stamp("coopnet/depth/image", stamp(index))
             if len(harness.received["coopnet/odom"]) > 3:
                 break
-        odom = harness.received["coopnet/odom"][-1]
+        first, odom = (harness.received["coopnet/odom"][index] for index in (0, -1))
+        # Images have come before, but odometry starts where it is first known.
+        assert first.pose.pose.position.x == first.pose.pose.position.y == 0.0
+        assert odom.pose.covariance[0] > 1e-6
         # Left of a camera that looks to the left is backwards.
         assert odom.twist.twist.linear.x == pytest.approx(-STEP_M / 0.1, rel=0.05)
         assert abs(odom.twist.twist.linear.y) < 0.5
