@@ -243,7 +243,7 @@ def _subtitle(run: Run) -> str:
     duration_s = (int(run.image.stamps_ns.max()) - run.start_stamp_ns) / 1e9
     width, height = run.image_size
     text = (
-        f"{len(run.image.times_ns)} images of {width}x{height} pixels in {duration_s:.1f} s "
+        f"{len(run.image.times_ns)} images of {width}x{height} pixels, {duration_s:.1f} s, "
         "through ROS 2 into the perception node"
     )
     if run.output_size is not None:

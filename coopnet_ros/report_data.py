@@ -324,7 +324,7 @@ class _Collected:
             length = np.linalg.norm(pixels[::4, ::4], axis=-1)
             length = length[np.isfinite(length)]
             if length.size:
-                self.flow_lengths.append(float(np.quantile(length, 0.98)))
+                self.flow_lengths.append(float(np.quantile(length, 0.99)))
         elif kind == MASK:
             self.mask_shares.append((stamp_ns, float(np.mean(pixels > 0))))
 
@@ -356,9 +356,7 @@ class _Collected:
             mask_share=np.array(shares, np.float64).reshape(-1, 2),
             depth_near=near,
             depth_far=far,
-            flow_full_px=max(1.0, float(np.median(self.flow_lengths)))
-            if self.flow_lengths
-            else 1.0,
+            flow_full_px=max(1.0, float(np.quantile(self.flow_lengths or [1.0], 0.8))),
             facts=self.facts,
         )
 

@@ -90,7 +90,7 @@ svg .label { fill: var(--dim); }
 .ref { stroke: var(--dim); stroke-dasharray: 2 4; }
 .ref-text { fill: var(--dim); font-size: 11px; }
 .cursor { stroke: var(--text); opacity: 0.45; }
-.legend { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 6px 0 0 50px; font-size: 13px;
+.legend { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 6px 0 0 58px; font-size: 13px;
   color: var(--dim); }
 .key { display: inline-flex; align-items: center; gap: 6px; }
 .swatch { width: 22px; height: 8px; }

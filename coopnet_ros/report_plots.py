@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 Float64 = npt.NDArray[np.float64]
 
-_MARGIN_LEFT, _MARGIN_RIGHT, _MARGIN_TOP, _MARGIN_BOTTOM = 52, 14, 12, 40
+_MARGIN_LEFT, _MARGIN_RIGHT, _MARGIN_TOP, _MARGIN_BOTTOM = 60, 14, 12, 40
 
 
 @dataclass(frozen=True)
@@ -112,30 +112,34 @@ def line_plot(
 
 
 def top_view(
-    series: Sequence[Series], x_label: str, y_label: str, width: int = 620, height: int = 330
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    width: int = 620,
+    heights: tuple[int, int] = (250, 400),
 ) -> str:
     """Draw trajectories seen from above, both axes in the same scale.
 
-    The vertical axis is x (forward at the start), the horizontal one is -y, so that left is left;
-    paths that are longer than wide are turned on their side to fill the plot.
+    Forward is to the right and left is up: a drive is long and narrow, as the plot is.
 
     Args:
         series: Trajectories: x forward, y left.
         x_label: Label of the forward axis.
         y_label: Label of the left axis.
         width: Width of the view box, pixels.
-        height: Height of the view box, pixels.
+        heights: Least and greatest height of the view box, pixels; the path decides between them.
 
     Returns:
         An ``<svg>`` element. The dots that the player moves have the class ``dot``.
     """
     xs = np.concatenate([s.x for s in series])
     ys = np.concatenate([s.y for s in series])
-    # Forward to the right and left up: a drive is long and narrow, as the page is.
-    plot_w = width - _MARGIN_LEFT - _MARGIN_RIGHT
-    plot_h = height - _MARGIN_TOP - _MARGIN_BOTTOM
     span_x = max(float(np.ptp(xs)), 1e-3) * 1.1
     span_y = max(float(np.ptp(ys)), 1e-3) * 1.1
+    plot_w = width - _MARGIN_LEFT - _MARGIN_RIGHT
+    margins = _MARGIN_TOP + _MARGIN_BOTTOM
+    height = int(np.clip(plot_w * span_y / span_x + margins, *heights))
+    plot_h = height - margins
     per_px = max(span_x / plot_w, span_y / plot_h)
     middle_x, middle_y = (float(v.min() + v.max()) / 2 for v in (xs, ys))
     x = _Scale(
@@ -220,8 +224,8 @@ def _axes(x: _Scale, y: _Scale, x_label: str, y_label: str, width: int, height: 
     parts.append(
         f'<text class="label" x="{middle_x:.1f}" y="{height - 6}" text-anchor="middle">'
         f"{html.escape(x_label)}</text>"
-        f'<text class="label" x="14" y="{middle_y:.1f}" text-anchor="middle" '
-        f'transform="rotate(-90 14 {middle_y:.1f})">{html.escape(y_label)}</text>'
+        f'<text class="label" x="13" y="{middle_y:.1f}" text-anchor="middle" '
+        f'transform="rotate(-90 13 {middle_y:.1f})">{html.escape(y_label)}</text>'
     )
     return "".join(parts)
 

@@ -212,7 +212,7 @@ def test_plots_keep_scale_and_break_lines_at_gaps() -> None:
     x = np.array([0.0, 1.0, 2.0, 3.0])
     svg = line_plot([Series("a", x, np.array([1.0, np.nan, 1.0, 1.0]), "c1")], "t", "y", (0.0, 3.0))
     assert svg.count("M") == 2
-    svg = top_view([Series("a", x * 10, x, "c1")], "x", "y", width=600, height=300)
+    svg = top_view([Series("a", x * 10, x, "c1")], "x", "y", width=600)
     points = [
         tuple(map(float, p.split(",")))
         for p in re.search(r'data-points="(.*?)"', svg)[1].split()  # type: ignore[index]
