@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
@@ -132,6 +133,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         )
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.add_on_set_parameters_callback(self._on_set_parameters)
+        service = self._service_change_state
+        service.callback = functools.partial(self._on_change_state, service.callback)
 
     # Lifecycle
 
@@ -170,19 +173,23 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
     @_logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the camera and start the worker."""
-        profile = qos.input_qos(self._settings.image_reliability)
         image_type = CompressedImage if self._is_compressed else Image
         try:
-            self._camera_subscriptions = [
-                self.create_subscription(
-                    msg_type, topic, callback, profile, qos_overriding_options=qos.overridable()
+            for msg_type, topic, callback in (
+                (CameraInfo, self._info_topic, self._on_camera_info),
+                (image_type, self._image_topic, self._on_image),
+            ):
+                subscription = self.create_subscription(
+                    msg_type,
+                    topic,
+                    callback,
+                    # A profile for each: rclpy writes overrides into the one that it is given.
+                    qos.input_qos(self._settings.image_reliability),
+                    qos_overriding_options=qos.overridable(),
                 )
-                for msg_type, topic, callback in (
-                    (CameraInfo, self._info_topic, self._on_camera_info),
-                    (image_type, self._image_topic, self._on_image),
-                )
-            ]
+                self._camera_subscriptions.append(subscription)
         except _ROS_ERRORS as error:
+            self.stop_worker()
             self.get_logger().error(f"cannot activate, no subscription (QoS overrides?): {error}")
             return TransitionCallbackReturn.FAILURE
         self._camera_info = None
@@ -256,6 +263,20 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
             self._mounting, self._last_stamp_ns = None, None
         response.message = "odometry starts anew at the next image"
         return response
+
+    def _on_change_state(
+        self,
+        change: Callable[[ChangeState.Request, ChangeState.Response], ChangeState.Response],
+        request: ChangeState.Request,
+        response: ChangeState.Response,
+    ) -> ChangeState.Response:
+        """Answer a request for an impossible transition, at which rclpy raises."""
+        try:
+            return change(request, response)
+        except RCLError as error:
+            self.get_logger().error(f"request refused: {error}")
+            response.success = False
+            return response
 
     def _on_set_parameters(self, changed: list[Parameter]) -> SetParametersResult:
         values = {parameter.name: parameter.value for parameter in changed}
@@ -526,12 +547,7 @@ def main(args: list[str] | None = None) -> int:
     executor.add_node(node)
     try:
         node.start()
-        while rclpy.ok():
-            try:
-                executor.spin()
-            except RCLError as error:
-                # An impossible lifecycle transition, asked for by a service call.
-                node.get_logger().error(f"request refused: {error}")
+        executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:

@@ -120,7 +120,7 @@ def test_no_autostart_a_namespaced_yaml_file_and_qos_overrides(
     harness: Harness, tmp_path: Path
 ) -> None:
     """It waits for a lifecycle manager; files and overrides reach it in any namespace."""
-    topic = harness.resolve("image")
+    topic, info_topic = harness.resolve("image"), harness.resolve("camera_info")
     odom_topic = harness.resolve("coopnet/odom")
     parameters = tmp_path / "parameters.yaml"
     parameters.write_text(
@@ -131,8 +131,8 @@ def test_no_autostart_a_namespaced_yaml_file_and_qos_overrides(
       autostart: false
       base_frame: from_file
       qos_overrides:
-        {topic}:
-          subscription: {{reliability: best_effort}}
+        {info_topic}:
+          subscription: {{reliability: best_effort, depth: 7}}
         {odom_topic}:
           publisher: {{depth: 1, reliability: best_effort}}
 """
@@ -141,22 +141,46 @@ def test_no_autostart_a_namespaced_yaml_file_and_qos_overrides(
     harness.start_node(bundle=bundle, arguments=("--params-file", str(parameters)))
     harness.wait_for_status("model", "not configured")
     assert state_of(harness) == State.PRIMARY_STATE_UNCONFIGURED
-    # An impossible request is no reason to die.
-    change = harness.node.create_client(ChangeState, harness.resolve("coopnet/change_state"))
-    harness.until(change.service_is_ready, "the lifecycle service")
-    change.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVATE)))
-    harness.until(lambda: "request refused" in harness.log(), "a refusal")
+    # An impossible request is answered, and no reason to die.
+    assert not change_state(harness, Transition.TRANSITION_ACTIVATE)
+    assert "request refused" in harness.log()
+    assert state_of(harness) == State.PRIMARY_STATE_UNCONFIGURED
     assert change_state(harness, Transition.TRANSITION_CONFIGURE)
     assert change_state(harness, Transition.TRANSITION_ACTIVATE)
     harness.until(lambda: harness.image_publisher.get_subscription_count() > 0, "a subscription")
-    (subscription,) = harness.node.get_subscriptions_info_by_topic(topic)
+    (subscription,) = harness.node.get_subscriptions_info_by_topic(info_topic)
     assert subscription.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+    (subscription,) = harness.node.get_subscriptions_info_by_topic(topic)
+    assert subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE
     (publisher,) = harness.node.get_publishers_info_by_topic(odom_topic)
     assert publisher.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
     refused = harness.set_parameter("base_frame", "other")
     assert not refused.successful, "read-only"
     refused = harness.set_parameter("no_image_warning_s", -1.0)
     assert "out of range" in refused.reason
+
+
+def test_an_override_that_makes_no_sense_leaves_nothing_behind(
+    harness: Harness, tmp_path: Path
+) -> None:
+    """The image subscription fails after that of camera_info: both are gone."""
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text(
+        f"""\
+/**:
+  coopnet:
+    ros__parameters:
+      qos_overrides:
+        {harness.resolve("image")}:
+          subscription: {{reliability: sometimes}}
+"""
+    )
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    harness.start_node(bundle=bundle, arguments=("--params-file", str(parameters)))
+    harness.until(lambda: "cannot activate, no subscription" in harness.log(), "a refusal")
+    assert state_of(harness) == State.PRIMARY_STATE_INACTIVE
+    assert harness.node.get_subscriptions_info_by_topic(harness.resolve("camera_info")) == []
+    harness.wait_for_status("input", "not active")
 
 
 def test_a_wrong_parameter_ends_the_node_with_a_message(harness: Harness) -> None:
