@@ -28,18 +28,19 @@ ROS_PACKAGES = {
     "diagnostic_msgs",
     "geometry_msgs",
     "launch",
-    "launch_pytest",
     "launch_ros",
     "lifecycle_msgs",
     "nav_msgs",
     "rcl_interfaces",
     "rclpy",
+    "ros2launch",
     "rosgraph_msgs",
+    "rviz2",
     "sensor_msgs",
     "std_msgs",
     "std_srvs",
     "tf2_msgs",
-    "tf2_ros",
+    "tf2_ros_py",
 }
 SYSTEM_KEYS = {"python3-numpy", "python3-opencv", "python3-pytest", "python3-yaml"}
 
