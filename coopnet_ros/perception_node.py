@@ -18,9 +18,10 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -92,8 +93,9 @@ def _logged(
 class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no types
     """Lifecycle node around the frame pipeline.
 
-    The callbacks run in the executor's thread and only put the newest image into a mailbox; a
-    worker thread takes it from there, so that nothing ever queues.
+    The camera's callbacks only put the newest image into a mailbox; a worker thread takes it from
+    there, so that nothing ever queues. Spin it with two threads: the camera and the diagnostics
+    form a group of their own, which goes on while a service loads another bundle.
 
     Raises:
         ConfigError: A parameter has a wrong type or value.
@@ -118,6 +120,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         self._camera_subscriptions: list[Subscription] = []
         self._active_since_s = 0.0
 
+        self._quick_callbacks = MutuallyExclusiveCallbackGroup()
         image_topic = self.resolve_topic_name("image")
         self._is_compressed = self._settings.image_transport == "compressed"
         self._image_topic = image_topic + ("/compressed" if self._is_compressed else "")
@@ -129,6 +132,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         self.create_timer(
             self._settings.diagnostics_period_s,
             self._publish_diagnostics,
+            callback_group=self._quick_callbacks,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
         self.create_service(Trigger, "~/reset", self._on_reset)
@@ -185,6 +189,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
                     callback,
                     # A profile for each: rclpy writes overrides into the one that it is given.
                     qos.input_qos(self._settings.image_reliability),
+                    callback_group=self._quick_callbacks,
                     qos_overriding_options=qos.overridable(),
                 )
                 self._camera_subscriptions.append(subscription)
@@ -249,8 +254,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         self._camera_info = msg
 
     def _on_image(self, msg: Image | CompressedImage) -> None:
-        if self._mailbox is not None:
-            is_dropped = self._mailbox.put(_Arrival(msg, time.monotonic()))
+        mailbox = self._mailbox  # a deactivation in the other thread may take it away
+        if mailbox is not None:
+            is_dropped = mailbox.put(_Arrival(msg, time.monotonic()))
             self._monitor.image_received(is_dropped=is_dropped)
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -472,7 +478,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
 
     def _input_problem(self) -> str:
         """Return why no image comes, empty when all is well or none is asked for."""
-        if not self._camera_subscriptions:
+        subscriptions = list(self._camera_subscriptions)
+        if not subscriptions:
             return "not active"
         silence_s = self._monitor.seconds_without_image(self._active_since_s)
         if silence_s < self._settings.no_image_warning_s:
@@ -482,11 +489,13 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
             f"no image for {silence_s:.0f} s on {self._image_topic}, "
             f"publishers there: {qos.describe_publishers(publishers)}"
         )
-        hint = self._input_hint(publishers)
+        hint = self._input_hint(subscriptions[-1].qos_profile.reliability, publishers)
         self.get_logger().warning(problem + hint, throttle_duration_sec=_LOG_PERIOD_S)
         return problem + hint
 
-    def _input_hint(self, publishers: list[TopicEndpointInfo]) -> str:
+    def _input_hint(
+        self, reliability: ReliabilityPolicy, publishers: list[TopicEndpointInfo]
+    ) -> str:
         """Return what to do about the usual reasons why no image comes."""
         if publishers:
             expected = "sensor_msgs/msg/" + ("CompressedImage" if self._is_compressed else "Image")
@@ -494,7 +503,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
             if expected not in types:
                 return f"; they send {', '.join(sorted(types))}, expected {expected}"
             reliable = ReliabilityPolicy.RELIABLE
-            if self._camera_subscriptions[-1].qos_profile.reliability == reliable and not any(
+            if reliability == reliable and not any(
                 endpoint.qos_profile.reliability == reliable for endpoint in publishers
             ):
                 return "; a reliable subscription receives nothing from best-effort publishers"
@@ -543,7 +552,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"coopnet: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 1
-    executor = SingleThreadedExecutor()
+    executor = MultiThreadedExecutor(num_threads=2)
     executor.add_node(node)
     try:
         node.start()

@@ -160,6 +160,67 @@ def test_no_autostart_a_namespaced_yaml_file_and_qos_overrides(
     assert "out of range" in refused.reason
 
 
+# What a big bundle on a slow disk does, and what a defect does.
+SLOW_AND_BROKEN = """\
+import sys, time
+from coopnet_ros import perception_node as node
+load = node.load_model
+def load_model(path, *rest):
+    if path.endswith("broken"):
+        raise ZeroDivisionError("a defect")
+    if path.endswith("slow"):
+        time.sleep(3.0)
+    return load(path, *rest)
+node.load_model = load_model
+sys.exit(node.main())
+"""
+
+
+def test_the_camera_goes_on_while_another_bundle_loads(harness: Harness, tmp_path: Path) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW_AND_BROKEN)
+    bundle = write_tiny_bundle(tmp_path / "bundle", flow=(-2.0, 0.0))
+    slow = write_tiny_bundle(tmp_path / "slow", flow=(-2.0, 0.0), name="slow")
+    harness.start_node(bundle=bundle, program=(str(script),))
+    harness.listen("coopnet/odom", Odometry)
+    harness.wait_for_node()
+    harness.send_info()
+    index = 0
+
+    def drive() -> Odometry:
+        nonlocal index
+        harness.send_image(START_NS + index * PERIOD_NS, IMAGE)
+        index += 1
+        return harness.wait_for_stamp("coopnet/odom", START_NS + (index - 1) * PERIOD_NS)
+
+    for _ in range(3):
+        drive()
+    answer = harness.set_parameter_later("bundle", str(slow))
+    during = 0
+    while not answer.done():
+        odom = drive()
+        during += not answer.done()
+    assert during >= 3
+    assert answer.result().results[0].successful
+    for _ in range(3):
+        after = drive()
+    assert after.pose.pose.position.y > odom.pose.pose.position.y > 0.1
+    status = harness.wait_for_status("odometry", "tracking")
+    values = {pair.key: pair.value for pair in status.values}
+    assert values["resets"] == "1"
+    assert values["last reset"].startswith("bundle changed to slow-")
+
+
+def test_a_transition_that_breaks_leaves_its_traceback_in_the_log(
+    harness: Harness, tmp_path: Path
+) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text(SLOW_AND_BROKEN)
+    harness.start_node(bundle=tmp_path / "broken", program=(str(script),))
+    harness.until(lambda: "ZeroDivisionError: a defect" in harness.log(), "the traceback")
+    assert state_of(harness) == State.PRIMARY_STATE_UNCONFIGURED
+
+
 def test_an_override_that_makes_no_sense_leaves_nothing_behind(
     harness: Harness, tmp_path: Path
 ) -> None:

@@ -109,7 +109,13 @@ class Harness:
 
     # The node under test
 
-    def start_node(self, *, arguments: tuple[str, ...] = (), **values: Any) -> None:
+    def start_node(
+        self,
+        *,
+        arguments: tuple[str, ...] = (),
+        program: tuple[str, ...] = ("-m", "coopnet_ros.perception_node"),
+        **values: Any,
+    ) -> None:
         """Start the perception node; keywords are parameters."""
         values = {
             "image_reliability": "reliable",
@@ -118,7 +124,7 @@ class Harness:
             "camera_mounting": "parameter",
             **values,
         }
-        command = [sys.executable, "-m", "coopnet_ros.perception_node", "--ros-args"]
+        command = [sys.executable, *program, "--ros-args"]
         command += ["-r", f"__ns:={self.namespace}", *arguments]
         for name, value in values.items():
             command += ["-p", f"{name}:={_yaml(value)}"]
@@ -276,11 +282,15 @@ class Harness:
         self.until(future.done, f"an answer of {name}")
         return future.result()
 
-    def set_parameter(self, name: str, value: Any) -> Any:
-        """Set a parameter of the node and return the result."""
+    def set_parameter_later(self, name: str, value: Any) -> Any:
+        """Ask the node to set a parameter and return the future of the answer."""
         client = AsyncParameterClient(self.node, f"{self.namespace}/coopnet")
         self.until(client.services_are_ready, "the parameter services")
-        future = client.set_parameters([Parameter(name, value=value)])
+        return client.set_parameters([Parameter(name, value=value)])
+
+    def set_parameter(self, name: str, value: Any) -> Any:
+        """Set a parameter of the node and return the result."""
+        future = self.set_parameter_later(name, value)
         self.until(future.done, f"parameter {name} to be set")
         return future.result().results[0]
 
