@@ -28,7 +28,9 @@ def wanted(package: metadata.Distribution, level: str) -> list[Requirement]:
     for line in package.requires or []:
         requirement = Requirement(line)
         marker, requirement.marker = requirement.marker, None
-        if marker is None or any(marker.evaluate({"extra": extra}) for extra in LEVELS[level]):
+        if marker is None or any(
+            marker.evaluate({"extra": extra}) for extra in ("", *LEVELS[level])
+        ):
             found.setdefault(str(requirement), requirement)
     return list(found.values())
 

@@ -36,7 +36,7 @@ def setup(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
         env={**base, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
