@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import (
@@ -41,6 +40,13 @@ from coopnet_ros.bag_writer import FLUSH_INTERVAL_S, BagWriter, reliable_qos
 from coopnet_ros.message_types import message_class, message_definition
 from coopnet_ros.stop_flag import StopFlag
 
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+# Whether rclpy tells a callback when the middleware received its message; Humble does not.
+HAS_MESSAGE_INFO = hasattr(Subscription, "CallbackType")
 # Messages that wait in the middleware while the disk stalls.
 _QUEUE_DEPTH = 500
 _DISCOVERY_PERIOD_S = 0.1
@@ -132,13 +138,14 @@ class Recorder(Node):  # type: ignore[misc]  # rclpy has no types
                     self._writer.register_definition(name, definition)
         self._writer.add_topic(topic, msgtype, [_offered(qos)])
 
-    def _writer_of(self, topic: str) -> Callable[[bytes, dict[str, int]], None]:
+    def _writer_of(self, topic: str) -> Callable[..., None]:
         def write(data: bytes, info: dict[str, int]) -> None:
-            stamp_ns = info["received_timestamp"] or time.time_ns()
+            stamp_ns = info.get("received_timestamp") or time.time_ns()
             self._writer.write(topic, stamp_ns, data)
             self.counts[topic] += 1
 
-        return write
+        # rclpy looks at the signature: a second argument that may be left out gets nothing.
+        return write if HAS_MESSAGE_INFO else lambda data: write(data, {})
 
     def _counter_of(self, topic: str) -> Callable[[Any], None]:
         def count(event: Any) -> None:

@@ -26,6 +26,12 @@ from coopnet_ros.bag_writer import BagWriter, default_typestore, reliable_qos
 from coopnet_ros.demo_processes import Child, free_domain_id, ros_environment
 
 pytest.importorskip("rclpy")
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+
+from coopnet_ros import record
+
 pytestmark = pytest.mark.ros
 
 STORE = default_typestore()
@@ -235,6 +241,41 @@ def test_recorder_downgrades_to_a_best_effort_publisher(
         assert recording.stop(PATIENCE_S) == 0
     with Bag(output) as reader:
         assert [reader.deserialize(m).data for m in reader.messages()] == list("01234r")
+
+
+@pytest.mark.parametrize("has_message_info", [True, False])
+def test_time_of_a_message_is_when_the_middleware_received_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_message_info: bool
+) -> None:
+    """And not when a busy recorder came round to it; where rclpy does not say (Humble), it is."""
+    from std_msgs.msg import String
+
+    if has_message_info and not record.HAS_MESSAGE_INFO:
+        pytest.skip("this rclpy does not tell when a message was received")
+    monkeypatch.setattr(record, "HAS_MESSAGE_INFO", has_message_info)
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=free_domain_id())
+    executor = SingleThreadedExecutor(context=context)
+    talker = rclpy.create_node("talker", context=context)
+    publisher = talker.create_publisher(String, "/talk", 10)
+    try:
+        with BagWriter(tmp_path / "bag") as writer:
+            recorder = record.Recorder(writer, ["/talk"], context=context)
+            executor.add_node(recorder)
+            deadline = time.monotonic() + PATIENCE_S
+            while not publisher.get_subscription_count() and time.monotonic() < deadline:
+                executor.spin_once(timeout_sec=0.1)
+            publisher.publish(String(data="x"))
+            time.sleep(1.0)
+            woken_ns = time.time_ns()
+            while not recorder.counts["/talk"] and time.monotonic() < deadline:
+                executor.spin_once(timeout_sec=0.1)
+    finally:
+        executor.shutdown()
+        context.try_shutdown()
+    with Bag(tmp_path / "bag") as reader:
+        (message,) = reader.messages()
+    assert (message.stamp_ns < woken_ns) == has_message_info
 
 
 def test_killed_recorder_loses_at_most_the_last_second(
