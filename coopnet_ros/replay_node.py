@@ -8,6 +8,7 @@ acknowledged everything, so that nothing is lost at either end. Where ROS 2 is i
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import time
@@ -43,8 +44,11 @@ from coopnet_ros.stop_flag import StopFlag
 # Deep enough for a subscriber that pauses for seconds; the history of a reliable publisher is what
 # is left to send again.
 _HISTORY_DEPTH = 200
+_CLOCK_TOPIC = "/clock"
 _CLOCK_PERIOD_S = 0.02
 _PROGRESS_PERIOD_S = 1.0
+# Images that tell at which rate they were recorded.
+_RATE_MESSAGES = 100
 # After the awaited subscribers have come, the rest is given the time of a discovery round.
 _SETTLE_S = 0.5
 _ACKNOWLEDGE_S = 3.0
@@ -83,7 +87,7 @@ class ReplayNode(Node):  # type: ignore[misc]  # rclpy has no types
         self._clock_publisher: Publisher | None = None
         self._clock_ns = -1
         if self.get_parameter("clock").value:
-            self._clock_publisher = self.create_publisher(Clock, "/clock", 10)
+            self._clock_publisher = self.create_publisher(Clock, _CLOCK_TOPIC, 10)
         self._progress_s = 0.0
         # Parameters are served in the pauses between messages: one thread, so nothing to race.
         self._executor = SingleThreadedExecutor(context=self.context)
@@ -167,20 +171,31 @@ class ReplayNode(Node):  # type: ignore[misc]  # rclpy has no types
                 f"no topic {', '.join(unknown)} in the source, "
                 f"choose from: {describe_topics(self._source.topics.values())}"
             )
-        return [t for t in self._source.topics.values() if not chosen or t.name in chosen]
+        topics = [t for t in self._source.topics.values() if not chosen or t.name in chosen]
+        if self.get_parameter("clock").value and any(t.name == _CLOCK_TOPIC for t in topics):
+            self.get_logger().info(
+                f"{_CLOCK_TOPIC} of the source is left out: this node publishes its own, "
+                "clock:=false replays the recorded one"
+            )
+            topics = [topic for topic in topics if topic.name != _CLOCK_TOPIC]
+        return topics
 
     def _speed_for(self, rate_hz: float) -> float:
         if rate_hz == 0.0:
             return 1.0
         images = [topic for topic in self._topics if topic.msgtype in IMAGE_TYPES]
-        count = max((topic.count for topic in images), default=0)
-        length_s = (self._source.end_ns - self._source.start_ns) / 1e9
-        if count < 2 or length_s <= 0:
+        stamps_ns: list[int] = []
+        if images:
+            # Of the images alone: another topic of the bag may go on for hours.
+            name = max(images, key=lambda topic: topic.count).name
+            messages = self._source.messages([name])
+            stamps_ns = [m.stamp_ns for m in itertools.islice(messages, _RATE_MESSAGES)]
+        if len(stamps_ns) < 2 or stamps_ns[-1] <= stamps_ns[0]:
             raise ConfigError(
                 "rate needs at least two images to know the recorded rate; the chosen topics "
                 f"are: {describe_topics(self._topics)}"
             )
-        return rate_hz * length_s / (count - 1)
+        return rate_hz * (stamps_ns[-1] - stamps_ns[0]) / 1e9 / (len(stamps_ns) - 1)
 
     def _create_publishers(self) -> dict[str, Publisher]:
         publishers: dict[str, Publisher] = {}
