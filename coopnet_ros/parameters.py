@@ -1,5 +1,7 @@
 """The parameters of the perception node: one table that declares, checks and documents them.
 
+``declare_table`` does the same for the table of any node.
+
 ``python -m coopnet_ros.parameters yaml`` prints ``config/coopnet.yaml``, and ``... markdown`` the
 table of ``docs/interface.md``; tests hold both to the table.
 """
@@ -18,7 +20,7 @@ from rclpy.node import Node
 
 from coopnet_core.errors import ConfigError
 
-Value = bool | int | float | str | list[float]
+Value = bool | int | float | str | list[float] | list[str]
 
 NODE_NAME = "coopnet"
 
@@ -49,7 +51,7 @@ class Parameter:
     def type_name(self) -> str:
         """Type as ROS calls it."""
         if isinstance(self.default, list):
-            return "double array"
+            return "string array" if isinstance(self.default[0], str) else "double array"
         names = {bool: "bool", int: "integer", float: "double", str: "string"}
         return names[type(self.default)]
 
@@ -191,10 +193,20 @@ def declare(node: Node) -> Settings:
     """Declare every parameter of ``TABLE`` on a node and return their values.
 
     Raises:
+        ConfigError: See ``declare_table``.
+    """
+    declare_table(node, TABLE)
+    return read(node)
+
+
+def declare_table(node: Node, table: Sequence[Parameter]) -> None:
+    """Declare every parameter of a table on a node.
+
+    Raises:
         ConfigError: A value from the command line or a YAML file has another type, is out of range
             or not among the choices.
     """
-    for parameter in TABLE:
+    for parameter in table:
         try:
             node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
         except ParameterException as error:
@@ -210,7 +222,6 @@ def declare(node: Node) -> Settings:
             raise ConfigError(
                 f"parameter '{parameter.name}' must be one of {parameter.allowed}, got '{value}'"
             )
-    return read(node)
 
 
 def read(node: Node) -> Settings:

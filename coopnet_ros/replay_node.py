@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.parameter import Parameter
+from rclpy.parameter import Parameter as RosParameter
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -38,6 +37,7 @@ from coopnet_ros.bag_reader import (
 )
 from coopnet_ros.dds import enlarge_shared_memory
 from coopnet_ros.message_types import message_class
+from coopnet_ros.parameters import Parameter, declare_table
 from coopnet_ros.replay_source import DecodedSource, Source, open_source
 from coopnet_ros.stop_flag import StopFlag
 
@@ -52,6 +52,22 @@ _RATE_MESSAGES = 100
 # After the awaited subscribers have come, the rest is given the time of a discovery round.
 _SETTLE_S = 0.5
 _ACKNOWLEDGE_S = 3.0
+
+PARAMETERS = (
+    Parameter("source", "", "Bag or image folder."),
+    Parameter("calibration", "", "Calibration file of an image folder."),
+    Parameter("frame_id", "camera_optical_frame", "Camera frame of an image folder."),
+    Parameter("rate", 0.0, "Image rate [Hz]; 0: as recorded.", 0.0, 1e9),
+    Parameter("loop", False, "Start again at the end."),
+    Parameter("start_offset_s", 0.0, "Time to leave out at the start [s].", 0.0, 1e9),
+    Parameter("decode", False, "Publish compressed images as raw Image."),
+    Parameter("clock", True, "Publish /clock in the time of the source."),
+    Parameter("topics", [""], "Topics to publish; empty: all."),
+    Parameter(
+        "wait_for_subscribers", 1, "Start when each image topic has that many of them.", 0, 100
+    ),
+    Parameter("wait_timeout_s", 10.0, "Longest time to wait for them [s].", 0.0, 1e9),
+)
 
 
 class ReplayNode(Node):  # type: ignore[misc]  # rclpy has no types
@@ -69,7 +85,7 @@ class ReplayNode(Node):  # type: ignore[misc]  # rclpy has no types
         """
         super().__init__("replay_node", **node_options)
         self._stop = stop
-        self._declare_parameters()
+        declare_table(self, PARAMETERS)
         path = self._string("source")
         if not path:
             raise ConfigError(
@@ -130,35 +146,6 @@ class ReplayNode(Node):  # type: ignore[misc]  # rclpy has no types
         if hasattr(self, "_source"):
             self._source.close()
         super().destroy_node()
-
-    def _declare_parameters(self) -> None:
-        def text(words: str) -> ParameterDescriptor:
-            return ParameterDescriptor(description=words, read_only=True)
-
-        def real(words: str) -> ParameterDescriptor:
-            reals = [FloatingPointRange(from_value=0.0, to_value=1e9)]
-            return ParameterDescriptor(
-                description=words, read_only=True, floating_point_range=reals
-            )
-
-        count = ParameterDescriptor(
-            description="start when each image topic has that many subscribers",
-            read_only=True,
-            integer_range=[IntegerRange(from_value=0, to_value=100, step=1)],
-        )
-        self.declare_parameter("source", "", text("bag or image folder"))
-        self.declare_parameter("calibration", "", text("calibration file of an image folder"))
-        self.declare_parameter(
-            "frame_id", "camera_optical_frame", text("camera frame of an image folder")
-        )
-        self.declare_parameter("rate", 0.0, real("image rate in Hz; 0: as recorded"))
-        self.declare_parameter("loop", False, text("start again at the end"))
-        self.declare_parameter("start_offset_s", 0.0, real("seconds to leave out at the start"))
-        self.declare_parameter("decode", False, text("publish compressed images as raw Image"))
-        self.declare_parameter("clock", True, text("publish /clock in the time of the source"))
-        self.declare_parameter("topics", [""], text("topics to publish; empty: all"))
-        self.declare_parameter("wait_for_subscribers", 1, count)
-        self.declare_parameter("wait_timeout_s", 10.0, real("longest time to wait for them"))
 
     def _string(self, name: str) -> str:
         return str(self.get_parameter(name).value)
@@ -329,7 +316,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("source", nargs="?", type=Path, help="bag or image folder")
     own = parser.parse_args(remove_ros_args(arguments)[1:])
-    overrides = [] if own.source is None else [Parameter("source", value=str(own.source))]
+    overrides = [] if own.source is None else [RosParameter("source", value=str(own.source))]
     enlarge_shared_memory(os.environ)
     stop = StopFlag()
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)

@@ -19,6 +19,8 @@ FOLDER_COMPRESSED_TOPIC = "/camera/image/compressed"
 FOLDER_RAW_TOPIC = "/camera/image"
 FOLDER_CAMERA_INFO_TOPIC = "/camera/camera_info"
 
+_UNSET_SHIFT_NS = 10**9
+
 # What CompressedImage can carry as it is.
 _COMPRESSED_FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
 
@@ -75,7 +77,8 @@ class FolderSource:
     """A folder of images of one rectified camera, with CameraInfo.
 
     JPEG and PNG files become CompressedImage with their bytes unchanged, other formats are decoded
-    to Image. Times come from ``times.txt`` where there is one, else they are 0.1 s apart.
+    to Image. Times come from ``times.txt`` where there is one, else they are 0.1 s apart. Times
+    that begin at 0 are moved by 1 s: a stamp of 0 means that nobody has set it.
     """
 
     def __init__(
@@ -96,14 +99,17 @@ class FolderSource:
         info = BagTopic(FOLDER_CAMERA_INFO_TOPIC, CAMERA_INFO_TYPE, count)
         self._image_topic = image.name
         self.topics: dict[str, BagTopic] = {image.name: image, info.name: info}
-        self.start_ns: int = self._sequence.stamps_ns[0]
-        self.end_ns: int = self._sequence.stamps_ns[-1]
+        stamps_ns = self._sequence.stamps_ns
+        shift_ns = 0 if stamps_ns[0] > 0 else _UNSET_SHIFT_NS
+        self._stamps_ns = [stamp_ns + shift_ns for stamp_ns in stamps_ns]
+        self.start_ns: int = self._stamps_ns[0]
+        self.end_ns: int = self._stamps_ns[-1]
 
     def messages(
         self, topics: Collection[str] | None = None, start_ns: int | None = None
     ) -> Iterator[BagMessage]:
         """Yield CameraInfo and image of each file; see ``Source``."""
-        for path, stamp_ns in zip(self._sequence.paths, self._sequence.stamps_ns, strict=True):
+        for path, stamp_ns in zip(self._sequence.paths, self._stamps_ns, strict=True):
             if start_ns is not None and stamp_ns < start_ns:
                 continue
             head = bag_messages.header(self._store, stamp_ns, self._frame_id)
