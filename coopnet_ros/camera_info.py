@@ -69,7 +69,8 @@ class Calibration:
     @property
     def is_distorted(self) -> bool:
         """Whether the picture must be remapped to become that of the pinhole camera P."""
-        return any(self.D) or self.R != _IDENTITY
+        pinhole = (*self.P[0:3], *self.P[4:7], *self.P[8:11])
+        return any(self.D) or self.R != _IDENTITY or not np.allclose(self.K, pinhole, rtol=1e-6)
 
     def intrinsics(self) -> Intrinsics:
         """Return the pinhole camera of the rectified picture (the left 3x3 of P).

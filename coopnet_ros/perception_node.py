@@ -125,6 +125,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         self._is_compressed = self._settings.image_transport == "compressed"
         self._image_topic = image_topic + ("/compressed" if self._is_compressed else "")
         self._info_topic = self.resolve_topic_name("camera_info")
+        self._is_named_rectified = image_topic.rpartition("/")[2].startswith("image_rect")
         self._lookup = transforms.make_lookup(self)
         self._send_transform, self._send_static_transform = transforms.make_broadcasters(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -361,6 +362,13 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         calibration = calibration_from_camera_info(info, image.shape[1], image.shape[0])
         valid: npt.NDArray[np.bool_] | None = None
         if self._settings.rectify:
+            if any(calibration.D) and self._is_named_rectified:
+                self.get_logger().warning(
+                    f"{self._image_topic} is called rectified, but its camera_info has a lens "
+                    "distortion, which is undone now: if the picture is rectified already, set "
+                    "rectify to false",
+                    once=True,
+                )
             image, valid = rectify(image, calibration)
         # Before the step: a pose whose start nobody knew would come with a covariance of nothing.
         known, self._mounting = self._mounting, self._find_mounting(header)

@@ -48,6 +48,7 @@ ARGUMENTS: tuple[tuple[str, str, str], ...] = (
     ("base_frame", "", f"Frame of the robot. {FROM_FILE}"),
     ("odom_frame", "", f"Parent frame of odometry. {FROM_FILE}"),
     ("publish_tf", "", f"Publish the transform odom_frame -> base_frame: true, false. {FROM_FILE}"),
+    ("rectify", "", f"Undo lens distortion with camera_info: true, false. {FROM_FILE}"),
     (
         "camera_mounting",
         "",
@@ -63,7 +64,7 @@ ARGUMENTS: tuple[tuple[str, str, str], ...] = (
 )
 # Arguments that are parameters of the node, and how to read them from the command line.
 STRINGS = ("image_transport", "bundle", "device", "base_frame", "odom_frame", "camera_mounting")
-FLAGS = ("publish_tf", "autostart")
+FLAGS = ("publish_tf", "autostart", "rectify")
 OUTPUTS = (
     "depth/image",
     "depth/camera_info",

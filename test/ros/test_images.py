@@ -281,6 +281,17 @@ def test_rectification_undoes_the_lens(model: str, coefficients: list[float]) ->
     assert again is rectification_maps(calibration), "maps are computed once per calibration"
 
 
+def test_another_rectified_camera_alone_moves_the_picture() -> None:
+    """No distortion and no rotation, but P is not K: what image_proc does with alpha."""
+    info = camera_info_from_intrinsics(CAMERA, Header())
+    info.p[2] = CAMERA.cx + 10.0
+    rectified, valid = rectify(picture(), calibration_from_camera_info(info, 80, 60))
+    np.testing.assert_array_equal(rectified[:, 10:], picture()[:, :-10])
+    assert valid is not None
+    assert not valid[:, :9].any()
+    assert valid[:, 11:].all()
+
+
 def test_what_the_camera_did_not_see_is_marked() -> None:
     info = camera_info_from_intrinsics(CAMERA, Header())
     info.d = [0.5, 0.3, 0.0, 0.0, 0.0]
