@@ -31,7 +31,8 @@ from tf2_msgs.msg import TFMessage
 from tiny_bundle import block_flow, textured_image, write_tiny_bundle
 
 from coopnet_core.geometry.intrinsics import Intrinsics
-from coopnet_ros.images import array_from_image
+from coopnet_ros.camera_info import camera_info_from_intrinsics
+from coopnet_ros.images import array_from_image, image_from_array
 from coopnet_ros.odometry import transform_message
 
 pytestmark = pytest.mark.ros
@@ -292,6 +293,52 @@ def test_without_tf_the_mounting_is_a_makeshift_that_tf_replaces(tmp_path: Path)
         harness.wait_for_status("odometry", "tracking")
         assert len(harness.received["/tf_static"]) == 1, "the node has published a mounting"
         assert harness.received["/tf"], "odom to base_link goes on"
+
+
+def test_defaults_hear_a_best_effort_camera_with_a_lens_and_may_stay_off_tf(
+    tmp_path: Path,
+) -> None:
+    """Default QoS, a wide lens called rectified, and no word on TF beside a filter."""
+    bundle = write_tiny_bundle(tmp_path / "bundle", depth=DEPTH, flow=(0.0, 0.0))
+    best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+    with Harness(tmp_path, has_camera=False) as harness:
+        camera = harness.node.create_publisher(Image, "image_rect_color", best_effort)
+        calibration = harness.node.create_publisher(CameraInfo, "camera_info", best_effort)
+        harness.start_node(
+            bundle=bundle,
+            publish_tf=False,
+            image_reliability="best_effort",
+            arguments=("-r", "image:=image_rect_color"),
+        )
+        for topic, msg_type in (
+            ("coopnet/depth/image", Image),
+            ("coopnet/depth/camera_info", CameraInfo),
+            ("coopnet/odom", Odometry),
+            ("/tf", TFMessage),
+        ):
+            harness.listen(topic, msg_type)
+        harness.listen("/tf_static", TFMessage, STATIC_TF)
+        harness.until(
+            lambda: (
+                camera.get_subscription_count() > 0 and calibration.get_subscription_count() > 0
+            ),
+            "the node to listen",
+        )
+        info = camera_info_from_intrinsics(INTRINSICS, harness.header(START_NS))
+        # A pincushion: the corners of the rectified picture lie outside what the camera saw.
+        info.d = [0.5, 0.0, 0.0, 0.0, 0.0]
+        for index in range(3):
+            calibration.publish(info)
+            header = harness.header(stamp(index))
+            camera.publish(image_from_array(textured_image(WIDTH, HEIGHT), "rgb8", header))
+            time.sleep(0.3)
+        depth = array_from_image(harness.wait_for("coopnet/depth/image"))
+        assert np.isnan(depth[0, 0])
+        assert depth[16, 32] == pytest.approx(DEPTH, rel=1e-5)
+        assert not any(harness.wait_for("coopnet/depth/camera_info").d)
+        harness.wait_for("coopnet/odom")
+        harness.until(lambda: "is called rectified" in harness.log(), "a warning")
+        assert harness.received["/tf"] == harness.received["/tf_static"] == []
 
 
 def test_compressed_input_with_the_mounting_from_tf(tmp_path: Path) -> None:
