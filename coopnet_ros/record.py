@@ -211,6 +211,11 @@ def main(argv: list[str] | None = None) -> int:
                 raise ConfigError(
                     "--duration needs --builtin: 'ros2 bag record' has no such option"
                 )
+            if len(remove_ros_args(arguments)) != len(arguments):
+                raise ConfigError(
+                    "--ros-args needs --builtin: 'ros2 bag record' takes none; name the topics as "
+                    "they are published"
+                )
             _exec_rosbag2(output, own.topics)
         return _record(output, own.topics, own.duration, arguments)
     except CoopNetError as error:
@@ -222,7 +227,9 @@ def _exec_rosbag2(output: Path, topics: Sequence[str]) -> None:
     if output.exists():
         raise DataError(f"{output} exists already: choose another name or remove it first")
     command = ["ros2", "bag", "record", "--storage", "mcap", "--output", str(output)]
-    command += list(topics) or ["--all"]
+    # Later ones take topics by name; as positional arguments they are on their way out.
+    names_topics = os.environ.get("ROS_DISTRO") not in ("humble", "iron")
+    command += (["--topics"] if names_topics and topics else []) + (list(topics) or ["--all"])
     print(" ".join(command), flush=True)
     os.execvp(command[0], command)
 

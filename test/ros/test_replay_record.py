@@ -322,7 +322,10 @@ def test_killed_recorder_loses_at_most_the_last_second(
     assert killed_ns - last_ns < 3e9
 
 
-def test_ros2_bag_record_is_preferred_where_it_is(tmp_path: Path, env: dict[str, str]) -> None:
+@pytest.mark.parametrize(("distro", "option"), [("humble", ""), ("jazzy", "--topics ")])
+def test_ros2_bag_record_is_preferred_where_it_is(
+    tmp_path: Path, env: dict[str, str], distro: str, option: str
+) -> None:
     prefix = tmp_path / "ros"
     index = prefix / "share/ament_index/resource_index/packages"
     index.mkdir(parents=True)
@@ -334,15 +337,35 @@ def test_ros2_bag_record_is_preferred_where_it_is(tmp_path: Path, env: dict[str,
     ros2.chmod(0o755)
     env["PATH"] = f"{ros2.parent}{os.pathsep}{env['PATH']}"
     env["AMENT_PREFIX_PATH"] = str(prefix)
+    env["ROS_DISTRO"] = distro
     output = tmp_path / "out"
     command = [sys.executable, "-m", "coopnet_ros.record", "-o", str(output), "/a", "/b"]
     with Child("recorder", command, tmp_path / "log", env) as child:
         assert child.wait(PATIENCE_S) == 0
-    assert child.last_line == f"called: bag record --storage mcap --output {output} /a /b"
+    assert child.last_line == f"called: bag record --storage mcap --output {output} {option}/a /b"
+    remapped = [*command, "--ros-args", "-r", "/a:=/c"]
+    with Child("recorder", remapped, tmp_path / "log", env) as child:
+        assert child.wait(PATIENCE_S) == 1
+    assert "--ros-args needs --builtin" in child.last_line
     output.mkdir()
     with Child("recorder", command, tmp_path / "log", env) as child:
         assert child.wait(PATIENCE_S) == 1
     assert "exists already" in child.last_line
+
+
+@pytest.mark.skipif(not record.rosbag2_is_installed(), reason="no 'ros2 bag record' with MCAP")
+def test_real_ros2_bag_record_takes_the_command(
+    tmp_path: Path, bag: Path, env: dict[str, str]
+) -> None:
+    output = tmp_path / "recorded"
+    command = [sys.executable, "-m", "coopnet_ros.record", "-o", str(output), *TOPICS]
+    with Child("recorder", command, tmp_path / "record.log", env) as recording:
+        with replay(bag, tmp_path / "replay.log", env, "rate:=50.0") as replaying:
+            assert replaying.wait(PATIENCE_S) == 0
+        recording.send(signal.SIGINT)
+        recording.wait(PATIENCE_S)
+    got = by_topic(output)
+    assert {topic: len(got[topic]) for topic in TOPICS} == dict.fromkeys(TOPICS, 20)
 
 
 def test_unknown_types_are_described_from_their_class() -> None:
