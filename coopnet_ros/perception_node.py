@@ -36,7 +36,7 @@ from coopnet_core.errors import ConfigError, CoopNetError, InputError
 from coopnet_core.inference.pipeline import FramePipeline, FrameResult, PipelineConfig
 from coopnet_ros import frames, parameters, qos, transforms
 from coopnet_ros.camera_info import calibration_from_camera_info, rectify
-from coopnet_ros.dds import enlarge_shared_memory
+from coopnet_ros.dds import enlarge_shared_memory, log_profile
 from coopnet_ros.diagnostics import ERROR, OK, WARN, Monitor, make_status
 from coopnet_ros.images import rgb_from_compressed, rgb_from_image
 from coopnet_ros.mailbox import Mailbox
@@ -552,7 +552,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until ROS shuts down; return the exit status."""
-    enlarge_shared_memory(os.environ)
+    profile = enlarge_shared_memory(os.environ)
     rclpy.init(args=args)
     try:
         node = PerceptionNode()
@@ -560,6 +560,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"coopnet: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 1
+    log_profile(node.get_logger(), profile)
     executor = MultiThreadedExecutor(num_threads=2)
     executor.add_node(node)
     try:

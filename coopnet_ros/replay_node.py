@@ -35,7 +35,7 @@ from coopnet_ros.bag_reader import (
     BagTopic,
     describe_topics,
 )
-from coopnet_ros.dds import enlarge_shared_memory
+from coopnet_ros.dds import enlarge_shared_memory, log_profile
 from coopnet_ros.message_types import message_class
 from coopnet_ros.parameters import Parameter, declare_table
 from coopnet_ros.replay_source import DecodedSource, Source, open_source
@@ -317,12 +317,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("source", nargs="?", type=Path, help="bag or image folder")
     own = parser.parse_args(remove_ros_args(arguments)[1:])
     overrides = [] if own.source is None else [RosParameter("source", value=str(own.source))]
-    enlarge_shared_memory(os.environ)
+    profile = enlarge_shared_memory(os.environ)
     stop = StopFlag()
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     node: ReplayNode | None = None
     try:
         node = ReplayNode(stop, parameter_overrides=overrides)
+        log_profile(node.get_logger(), profile)
         node.run()
         return 0
     except CoopNetError as error:

@@ -21,11 +21,25 @@ def segment_bytes() -> int:
     return int(size.text or "")
 
 
-def test_profile_is_set_unless_the_user_has_one() -> None:
+def test_profile_is_set_unless_the_user_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     env: dict[str, str] = {}
     enlarge_shared_memory(env)
     assert {env[name] for name in PROFILE_VARIABLES} == {str(package_file("config/fastdds.xml"))}
-    for own in ({PROFILE_VARIABLES[0]: "mine.xml"}, {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}):
+    monkeypatch.chdir(tmp_path)
+    for name in ("DEFAULT_FASTRTPS_PROFILES.xml", "DEFAULT_FASTDDS_PROFILES.xml"):
+        (tmp_path / name).touch()
+        env = {}
+        assert enlarge_shared_memory(env) is None
+        assert env == {}
+        (tmp_path / name).unlink()
+    assert enlarge_shared_memory({}) is not None
+    for own in (
+        {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"},
+        {PROFILE_VARIABLES[0]: "mine.xml"},
+        {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"},
+    ):
         env = dict(own)
         enlarge_shared_memory(env)
         assert env == own
