@@ -29,6 +29,18 @@ def package_file(relative: str) -> Path | None:
     return next((place / relative for place in places if (place / relative).exists()), None)
 
 
+def stay_on_this_machine(env: MutableMapping[str, str]) -> None:
+    """Keep ROS from talking to other machines, unless the user has set how far it shall reach.
+
+    Args:
+        env: Environment to change, such as ``os.environ``.
+    """
+    env.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    # Humble ignores that variable, and later ones complain about this one.
+    if env.get("ROS_DISTRO") == "humble":
+        env.setdefault("ROS_LOCALHOST_ONLY", "1")
+
+
 def enlarge_shared_memory(env: MutableMapping[str, str]) -> Path | None:
     """Give Fast DDS the profile ``config/fastdds.xml``, unless the user has chosen one.
 

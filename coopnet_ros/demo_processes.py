@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from coopnet_core.errors import CoopNetError
-from coopnet_ros.dds import enlarge_shared_memory
+from coopnet_ros.dds import enlarge_shared_memory, stay_on_this_machine
 
 # Above this, DDS ports run into the range that Linux hands out to clients.
 _MAX_DOMAIN_ID = 101
@@ -185,7 +185,7 @@ def ros_environment() -> dict[str, str]:
     env = dict(os.environ)
     if "ROS_DOMAIN_ID" not in env:
         env["ROS_DOMAIN_ID"] = str(free_domain_id())
-    env.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    stay_on_this_machine(env)
     enlarge_shared_memory(env)
     env["PYTHONUNBUFFERED"] = "1"
     return env

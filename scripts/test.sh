@@ -13,6 +13,8 @@ python=$venv/bin/python
 
 # Tests talk among themselves, not with other robots on the network, and leave cores to others.
 export ROS_AUTOMATIC_DISCOVERY_RANGE=${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}
+# Humble ignores that variable, and later ones complain about this one.
+if [ "${ROS_DISTRO:-}" = humble ]; then export ROS_LOCALHOST_ONLY=${ROS_LOCALHOST_ONLY:-1}; fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 # From the environment even where another colcon is installed: it writes the scripts' interpreter.
 colcon() { "$python" -c 'import sys; from colcon_core.command import main; sys.exit(main())' "$@"; }

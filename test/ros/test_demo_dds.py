@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from coopnet_ros.dds import PROFILE_VARIABLES, enlarge_shared_memory, package_file
+from coopnet_ros.dds import (
+    PROFILE_VARIABLES,
+    enlarge_shared_memory,
+    package_file,
+    stay_on_this_machine,
+)
 from coopnet_ros.demo_processes import free_domain_id, ros_environment
 
 
@@ -46,6 +51,18 @@ def test_profile_is_set_unless_the_user_has_one(
     assert package_file("config/nothing.xml") is None
     # Depth, flow, mask and three previews of 416x128 pixels, several times over.
     assert segment_bytes() > 4 * 416 * 128 * (4 + 8 + 1 + 3 * 3)
+
+
+def test_ros_stays_on_this_machine_unless_the_user_lets_it_out() -> None:
+    env: dict[str, str] = {}
+    stay_on_this_machine(env)
+    assert env == {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    env = {"ROS_DISTRO": "humble"}
+    stay_on_this_machine(env)
+    assert env["ROS_LOCALHOST_ONLY"] == "1"
+    env = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
+    stay_on_this_machine(env)
+    assert env == {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
 
 
 @pytest.mark.ros

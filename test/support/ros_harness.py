@@ -14,7 +14,6 @@ each other::
 from __future__ import annotations
 
 import os
-import random
 import secrets
 import signal
 import subprocess
@@ -41,6 +40,8 @@ from std_msgs.msg import Header
 
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_ros.camera_info import camera_info_from_intrinsics
+from coopnet_ros.dds import stay_on_this_machine
+from coopnet_ros.demo_processes import free_domain_id
 from coopnet_ros.images import compressed_from_bytes, image_from_array
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +50,8 @@ WIDTH, HEIGHT = 128, 64
 INTRINSICS = Intrinsics(WIDTH, HEIGHT, 128.0, 128.0, 63.5, 31.5)
 START_NS = 1_700_000_000_000_000_000
 PERIOD_NS = 100_000_000
-TIMEOUT_S = 15.0
+# An upper bound for a machine that is busy with other things.
+TIMEOUT_S = 60.0
 
 
 class Harness:
@@ -59,13 +61,13 @@ class Harness:
         self, folder: Path, beside: Harness | None = None, *, has_camera: bool = True
     ) -> None:
         """Join the ROS graph: one of its own, or that of the harness ``beside``."""
-        self.domain = beside.domain if beside else random.randint(1, 100)
+        self.domain = beside.domain if beside else free_domain_id()
         self.namespace = beside.namespace if beside else f"/t{secrets.token_hex(4)}"
         self.received: dict[str, list[Any]] = {}
         self._log = folder / f"node_{secrets.token_hex(4)}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._context = rclpy.Context()
-        os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        stay_on_this_machine(os.environ)
         rclpy.init(context=self._context, domain_id=self.domain)
         self.node = rclpy.create_node(
             "test", namespace=self.namespace, context=self._context, use_global_arguments=False
@@ -139,7 +141,6 @@ class Harness:
         return {
             **os.environ,
             "ROS_DOMAIN_ID": str(self.domain),
-            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "PYTHONPATH": path,
             "OMP_NUM_THREADS": "1",
         }
@@ -151,7 +152,7 @@ class Harness:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
         try:
-            return self._process.wait(timeout=10)
+            return self._process.wait(timeout=TIMEOUT_S)
         finally:
             self._process.kill()
             self._process = None
