@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from coopnet_core.inference import rigid
 from coopnet_core.inference.egomotion import LOST_VARIANCE
 from coopnet_core.inference.pipeline import FrameResult, Tracking
 from coopnet_ros import frames, parameters
+from coopnet_ros.demo_processes import free_domain_id
 from coopnet_ros.mailbox import Mailbox
 from coopnet_ros.odometry import BaseOdometry, odometry_message, transform_message
 from coopnet_ros.transforms import TransformTree
@@ -228,7 +228,7 @@ def test_a_loop_in_tf_does_not_hang() -> None:
 )
 def test_a_wrong_parameter_is_refused_by_name(name: str, value: object, message: str) -> None:
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=random.randint(1, 100))
+    rclpy.init(context=context, domain_id=free_domain_id())
     overrides = [Parameter(name, value=value)]
     try:
         node = rclpy.create_node("test", context=context, parameter_overrides=overrides)
