@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 from collections.abc import Sequence
@@ -148,38 +147,6 @@ def camera_info_from_intrinsics(
     info.k = K
     info.p = [*K[0:3], float(tx_baseline_px_m), *K[3:6], 0.0, *K[6:9], 0.0]
     return info
-
-
-def resized_camera_info(info: CameraInfo, width: int, height: int) -> CameraInfo:
-    """Return the CameraInfo of the picture resized to ``width`` x ``height``.
-
-    The same entries change as in ``image_proc``'s resize node: K[0,2,4,5] and P[0,2,3,5,6].
-    The principal point moves by ``cx' = (cx + .5) s - .5``, which is where ``cv2.resize`` puts it
-    (``image_proc`` leaves out the half pixel).
-
-    Args:
-        info: The message of the full picture; it is not changed.
-        width: New width in pixels.
-        height: New height in pixels.
-
-    Returns:
-        A new message with the same header, distortion and R.
-
-    Raises:
-        CalibrationError: A size is not positive.
-    """
-    if min(info.width, info.height, width, height) <= 0:
-        raise CalibrationError(
-            f"cannot resize a camera_info from {info.width}x{info.height} to {width}x{height}: "
-            "sizes must be positive"
-        )
-    resized = copy.deepcopy(info)
-    sx, sy = width / info.width, height / info.height
-    K, P = [float(value) for value in info.k], [float(value) for value in info.p]
-    _scale(K, P, sx, sy)
-    resized.k, resized.p = K, P
-    resized.width, resized.height = width, height
-    return resized
 
 
 def rectify(

@@ -349,7 +349,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         stamp_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
         if stamp_ns == self._last_stamp_ns:
             raise InputError(
-                f"the stamp does not advance ({stamp_ns / 1e9:.3f} s, as the image before): the "
+                "the stamp does not advance (it is that of the image before): the "
                 "driver must stamp every image, and only one may publish on the topic"
             )
         start_s = time.monotonic()

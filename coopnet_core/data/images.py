@@ -54,7 +54,9 @@ def decode_image(data: bytes, name: str) -> npt.NDArray[np.uint8]:
             f"image {name} is truncated: its end marker is missing after {len(data)} bytes; "
             "copy it again"
         )
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR)
+    # A calibration is for the pixels as they are stored: no turning by what EXIF says.
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None:
         raise DataError(
             f"cannot decode image {name} ({len(data)} bytes): it is damaged or not an image"

@@ -20,7 +20,6 @@ from coopnet_ros.camera_info import (
     camera_info_from_intrinsics,
     rectification_maps,
     rectify,
-    resized_camera_info,
 )
 from coopnet_ros.images import (
     ENCODINGS,
@@ -206,18 +205,6 @@ def test_intrinsics_survive_the_round_trip() -> None:
     calibration = calibration_from_camera_info(info, 80, 60)
     assert calibration.intrinsics() == CAMERA
     assert not calibration.is_distorted
-
-
-def test_resizing_moves_k_and_p_as_the_picture() -> None:
-    info = camera_info_from_intrinsics(CAMERA, Header(), tx_baseline_px_m=-45.0)
-    resized = resized_camera_info(info, 40, 20)
-    expected = CAMERA.resized(40, 20)
-    np.testing.assert_allclose(np.array(resized.k).reshape(3, 3), expected.matrix())
-    P = np.array(resized.p).reshape(3, 4)
-    np.testing.assert_allclose(P[:, :3], expected.matrix())
-    assert P[0, 3] == pytest.approx(-45.0 * 40 / 80)
-    assert (resized.width, resized.height) == (40, 20)
-    assert (info.width, info.k[0]) == (80, CAMERA.fx), "the message of the camera stays as it is"
 
 
 def test_roi_and_binning_are_applied() -> None:
