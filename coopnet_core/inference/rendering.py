@@ -119,8 +119,8 @@ def render_mask(image: Image, mask: Mask | None, opacity: float = 0.55) -> Image
 
 
 @lru_cache(maxsize=1)
-def _color_wheel() -> npt.NDArray[np.float64]:
-    """Return the wheel as BGR rows in [0, 1]."""
+def _color_wheel() -> Float32:
+    """Return the wheel as BGR rows in [0, 1], float32 so that pictures are computed in it."""
     corners = np.array(
         [[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1], [1, 0, 0]], np.float64
     )
@@ -129,4 +129,4 @@ def _color_wheel() -> npt.NDArray[np.float64]:
         for i, count in enumerate(_WHEEL_SEGMENTS)
         for step in range(count)
     ]
-    return np.array(rows)[:, ::-1]
+    return np.ascontiguousarray(np.array(rows, np.float32)[:, ::-1])
