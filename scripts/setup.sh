@@ -189,7 +189,7 @@ python=$venv/bin/python
 pip_install() {
     local what=$1
     shift
-    "$python" -m pip install --quiet --disable-pip-version-check --no-input \
+    "$python" -m pip install -qq --disable-pip-version-check --no-input \
         --constraint "$venv/.wanted/constraints.txt" "$@" || die "could not install $what" \
         "pip's own message stands above. Offline? The first run needs a package index; later runs do" \
         "not. Behind a proxy or a mirror: configure pip (pip config list shows what it uses)." \
@@ -227,7 +227,7 @@ if [ "$level" = dev ] && ! has_module "$python" torch; then
             say "no $torch from $index; taking it from pip's own index"
     fi
 fi
-say "installing the $level packages"
+say "installing the $level packages (the first time, most of the wait is here)"
 tools=(colcon-core colcon-ros colcon-test-result colcon-package-selection colcon-output)
 if [ "$level" = runtime ]; then tools=(); fi
 pip_install "the $level packages" -r "$venv/.wanted/requirements.txt" "${tools[@]}"

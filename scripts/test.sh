@@ -38,15 +38,15 @@ step "ruff format" "$python" -m ruff format --check .
 step "mypy" "$python" -m mypy
 step "import-linter" "$venv/bin/lint-imports"
 paths=(--base-paths . --packages-select coopnet_ros)
-step "colcon build" colcon build "${paths[@]}" --event-handlers console_cohesion+
+step "colcon build" colcon build "${paths[@]}" --event-handlers console_stderr-
 
-# colcon says OK when it finds no test and when tests fail, so the result is read from the report.
+# colcon says OK when it finds no test, so the result is read from the report.
 report=build/coopnet_ros/pytest.xml
 rm -f "$report"
 if [ $# -gt 0 ]; then PYTEST_ADDOPTS="${PYTEST_ADDOPTS:-} $(printf '%q ' "$@")"; fi
 export PYTEST_ADDOPTS=${PYTEST_ADDOPTS:-}
-step "colcon test" colcon test "${paths[@]}" --event-handlers console_direct+ \
-    --python-testing pytest
+step "colcon test" colcon test "${paths[@]}" --python-testing pytest \
+    --return-code-on-test-failure --event-handlers console_direct+ console_stderr-
 summary=$("$python" scripts/test_summary.py "$report") || failed+=("tests")
 
 if [ ${#failed[@]} -gt 0 ]; then
