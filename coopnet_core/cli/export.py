@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coopnet_core.checks import SIZE_MULTIPLE
 from coopnet_core.errors import ExportError, RuntimeUnavailableError
 
 if TYPE_CHECKING:
@@ -57,7 +58,24 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--hardware", default="", help="for the model card: what it was trained on")
     parser.add_argument("--duration-s", type=float, default=None, help="the same: how long it took")
     parser.add_argument("--training-command", default="", help="the same: how it was trained")
+    parser.add_argument(
+        "--depth-size",
+        type=image_size,
+        default=None,
+        metavar="WxH",
+        help="let the depth network work at this size inside its ONNX file, for weights that are "
+        "better at another size than flow and pose (default: the input's)",
+    )
     parser.set_defaults(run=run)
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Read ``320x96`` as width and height, multiples of 32."""
+    width, _, height = text.partition("x")
+    size = (int(width), int(height))
+    if any(value < SIZE_MULTIPLE or value % SIZE_MULTIPLE for value in size):
+        raise argparse.ArgumentTypeError(f"both must be multiples of {SIZE_MULTIPLE}, got {text}")
+    return size
 
 
 def run(args: argparse.Namespace) -> int:
@@ -101,6 +119,8 @@ def run(args: argparse.Namespace) -> int:
         metric=is_metric(config),
         training=describe_training(checkpoint, args),
         metrics=[] if args.scores is None else read_scores(args.scores),
+        depth_width=None if args.depth_size is None else args.depth_size[0],
+        depth_height=None if args.depth_size is None else args.depth_size[1],
     )
     bundle = export_bundle(networks, args.out, metadata, read_frame_pairs(args.frames))
     size = sum(file.size_bytes for file in bundle.info.files.values()) / 1e6

@@ -55,6 +55,8 @@ class BundleMetadata(BaseModel):
         metric: Whether the depth is in metres.
         training: Data, terms, command.
         metrics: Measured numbers.
+        depth_width: Width at which the depth network works, if not the input's.
+        depth_height: Its height.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -68,6 +70,15 @@ class BundleMetadata(BaseModel):
     metric: bool
     training: TrainingInfo
     metrics: list[Scores] = []
+    depth_width: int | None = Field(default=None, ge=SIZE_MULTIPLE, multiple_of=SIZE_MULTIPLE)
+    depth_height: int | None = Field(default=None, ge=SIZE_MULTIPLE, multiple_of=SIZE_MULTIPLE)
+
+    @property
+    def depth_size(self) -> tuple[int, int] | None:
+        """Width and height at which the depth network works; None: the input's."""
+        if self.depth_width is None or self.depth_height is None:
+            return None
+        return self.depth_width, self.depth_height
 
 
 def export_bundle(
@@ -107,7 +118,7 @@ def export_bundle(
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     for network in networks:
         network.cpu()
-    graphs = build_graphs(networks)
+    graphs = build_graphs(networks, metadata.depth_size)
     work_dir = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", dir=out_dir.parent))
     try:
         for name in NETWORK_NAMES:
@@ -152,6 +163,8 @@ def _describe(networks: Networks, metadata: BundleMetadata, work_dir: Path) -> B
             metric=metadata.metric,
             min_canonical=MIN_CANONICAL_DEPTH,
             max_canonical=MAX_CANONICAL_DEPTH,
+            network_width=metadata.depth_width,
+            network_height=metadata.depth_height,
         ),
         networks={
             name: NetworkInfo(

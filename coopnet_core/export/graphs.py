@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from coopnet_core.errors import ExportError, RuntimeUnavailableError
+from coopnet_core.geometry.sample import resize
 from coopnet_core.geometry.se3 import matrix_from_vector
 from coopnet_core.inference.bundle import NetworkName
 from coopnet_core.networks import Networks
@@ -35,15 +36,27 @@ OUTPUTS: dict[NetworkName, tuple[str, ...]] = {
 
 
 class DepthGraph(nn.Module):
-    """Image to canonical depth, (1, 3, H, W) -> (1, 1, H, W)."""
+    """Image to canonical depth, (1, 3, H, W) -> (1, 1, H, W).
 
-    def __init__(self, network: nn.Module) -> None:
+    Args:
+        network: The depth network.
+        network_size: Width and height at which it works; the image is shrunk to it and inverse
+            depth enlarged again. None: the image's own size. Canonical depth does not change with
+            the size, because focal length and width change together.
+    """
+
+    def __init__(self, network: nn.Module, network_size: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.network = network
+        self.network_size = network_size
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
         """Return the finest level as depth."""
-        return (1 / self.network(image)[0],)
+        if self.network_size is None:
+            return (1 / self.network(image)[0],)
+        width, height = self.network_size
+        inverse_depth = self.network(resize(image, height, width))[0]
+        return (1 / resize(inverse_depth, image.shape[2], image.shape[3]),)
 
 
 class PoseGraph(nn.Module):
@@ -71,17 +84,20 @@ class FlowGraph(nn.Module):
         return flow_tgt_src[0], flow_src_tgt[0]
 
 
-def build_graphs(networks: Networks) -> dict[NetworkName, nn.Module]:
+def build_graphs(
+    networks: Networks, depth_size: tuple[int, int] | None = None
+) -> dict[NetworkName, nn.Module]:
     """Wrap the networks so that they take and return what a bundle's ONNX files do.
 
     Args:
         networks: Depth, pose and flow network; they are put into evaluation mode.
+        depth_size: See :class:`DepthGraph`.
 
     Returns:
         One module per network.
     """
     return {
-        "depth": DepthGraph(networks.depth).eval(),
+        "depth": DepthGraph(networks.depth, depth_size).eval(),
         "pose": PoseGraph(networks.pose).eval(),
         "flow": FlowGraph(networks.flow).eval(),
     }

@@ -29,7 +29,7 @@ def render_model_card(info: BundleInfo) -> str:
         f"| variant | `{info.variant}` |",
         f"| input | {info.input.width}x{info.input.height}, {color} |",
         f"| depth | {unit}; canonical depth from {info.depth.min_canonical:g} to "
-        f"{info.depth.max_canonical:g} |",
+        f"{info.depth.max_canonical:g}{_depth_size(info)} |",
         f"| made with | coopnet {info.coopnet_version}, {info.created} |",
         "",
         "## Training",
@@ -87,6 +87,13 @@ def _cell(value: str | int | float | None) -> str:
 
 def _row(name: str, value: object) -> list[str]:
     return [f"| {name} | {value} |"] if value not in ("", None) else []
+
+
+def _depth_size(info: BundleInfo) -> str:
+    if info.depth.network_width is None:
+        return ""
+    size = f"{info.depth.network_width}x{info.depth.network_height}"
+    return f"; computed at {size} inside `depth.onnx` and enlarged to the input's size"
 
 
 def _duration(seconds: float | None) -> str:

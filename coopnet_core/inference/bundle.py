@@ -73,11 +73,15 @@ class DepthInfo(_Model):
 
     ``metric`` says that depth is in metres; otherwise its unit is arbitrary but constant.
     ``min_canonical`` and ``max_canonical`` bound the canonical depth that is worth believing.
+    ``network_width`` and ``network_height`` tell at which size the depth network works inside its
+    ONNX file, where that is not the size of the input.
     """
 
     metric: bool
     min_canonical: float = Field(gt=0)
     max_canonical: float = Field(gt=0)
+    network_width: int | None = None
+    network_height: int | None = None
 
 
 class TrainingInfo(_Model):
