@@ -16,15 +16,16 @@ from coopnet_core.geometry.canonical import depth_from_canonical
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.inference import rigid
 from coopnet_core.inference.bundle import Bundle
+from coopnet_core.inference.correspondences import sharp_image
 from coopnet_core.inference.egomotion import (
     LOST_VARIANCE,
     Egomotion,
-    EgomotionConfig,
     FramePair,
     estimate_egomotion,
 )
+from coopnet_core.inference.egomotion_config import EgomotionConfig
 from coopnet_core.inference.motion_mask import MotionMaskConfig, motion_mask
-from coopnet_core.inference.preprocess import ImageArray, prepare_image
+from coopnet_core.inference.preprocess import ImageArray, prepare_image, to_gray
 from coopnet_core.inference.projection import Float32, Mask, is_consistent, rigid_flow
 from coopnet_core.inference.runtime import FloatArray, Runtime
 
@@ -104,6 +105,7 @@ class _Frame:
     camera: Intrinsics
     network_input: FloatArray
     gray: ImageArray
+    sharp: ImageArray
     depth: Float32
     T_before_this: Float64 | None
 
@@ -190,6 +192,7 @@ class FramePipeline:
             network_input, gray = prepare_image(
                 image_rgb, bundle.width, bundle.height, bundle.color
             )
+            sharp = sharp_image(to_gray(image_rgb), bundle.width, bundle.height)
         camera = intrinsics.resized(bundle.width, bundle.height)
         self._reset_if_needed(stamp_ns, intrinsics)
         with timings.stage("depth"):
@@ -214,7 +217,16 @@ class FramePipeline:
                 )
                 guesses = [guess] if prev.T_before_this is None else [guess, prev.T_before_this]
                 egomotion = estimate_egomotion(
-                    FramePair(depth, prev.depth, flow_cur_prev, flow_prev_cur, gray, camera),
+                    FramePair(
+                        depth,
+                        prev.depth,
+                        flow_cur_prev,
+                        flow_prev_cur,
+                        gray,
+                        camera,
+                        sharp,
+                        prev.sharp,
+                    ),
                     guesses,
                     settings,
                     is_consistent_cur=consistent,
@@ -235,7 +247,7 @@ class FramePipeline:
         step = None if egomotion is None else egomotion.T_prev_cur
         if step is not None:
             self._T_odom_cam = rigid.nearest_rigid(self._T_odom_cam @ step)
-        self._prev = _Frame(stamp_ns, intrinsics, network_input, gray, depth, step)
+        self._prev = _Frame(stamp_ns, intrinsics, network_input, gray, sharp, depth, step)
         reset_reason, self._reset_reason = self._reset_reason, None
         return FrameResult(
             stamp_ns=stamp_ns,

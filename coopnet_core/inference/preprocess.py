@@ -41,13 +41,13 @@ def prepare_image(
     if image.size == 0:
         raise InputError(f"the image is empty, shape {image.shape}")
     if not is_mono and color == "gray":
-        image = _gray(image)
+        image = to_gray(image)
         is_mono = True
     if image.shape[:2] != (height, width):
         # The same filter as in training: averaging when shrinking, linear when growing.
         resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         image = np.asarray(resized, np.uint8)
-    gray = image if is_mono else _gray(image)
+    gray = image if is_mono else to_gray(image)
     network_input = np.empty((1, 3, height, width), np.float32)
     if is_mono:
         network_input[0] = image
@@ -57,5 +57,8 @@ def prepare_image(
     return network_input, gray
 
 
-def _gray(image: ImageArray) -> ImageArray:
+def to_gray(image: ImageArray) -> ImageArray:
+    """Return the luminance (BT.601) of an RGB image, (H, W); a mono image as a copy."""
+    if image.ndim == 2:
+        return image.copy()
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from flow_noise import frame_pair, spoil
-from synthetic_world import motion, render_pair
+from synthetic_world import camera, motion, render_pair
 
 from coopnet_core.inference import rigid
-from coopnet_core.inference.egomotion import LOST_VARIANCE, EgomotionConfig, estimate_egomotion
+from coopnet_core.inference.egomotion import LOST_VARIANCE, estimate_egomotion
+from coopnet_core.inference.egomotion_config import EgomotionConfig
 
 CONFIG = EgomotionConfig()
 NO_GUESS = [np.eye(4)]
@@ -48,13 +49,17 @@ def test_exact_input_gives_the_exact_motion(name: str) -> None:
 def test_noise_and_a_third_of_outliers_do_little_harm(name: str, seed: int) -> None:
     pair = render_pair(MOTIONS[name], mover_step=(0.4, 0.0, 0.3))
     pair = spoil(pair, noise_px=0.3, outliers=0.3, depth_noise=0.1, seed=seed)
-    result = estimate_egomotion(frame_pair(pair), NO_GUESS, CONFIG)
-    assert result.source == "geometry"
-    assert result.T_prev_cur is not None
-    metres, degrees = errors(result.T_prev_cur, MOTIONS[name])
     step = np.linalg.norm(MOTIONS[name][:3, 3])
-    assert metres < 0.02 + 0.04 * step
-    assert degrees < 0.12
+    rough = frame_pair(pair)
+    sharp = replace(rough, sharp_cur=pair.cur.image, sharp_prev=pair.prev.image)
+    # Without images flow is all there is; a sideways step then looks much like a turn.
+    for given, limit_m, limit_deg in ((rough, 0.12, 0.25), (sharp, 0.05, 0.15)):
+        result = estimate_egomotion(given, NO_GUESS, CONFIG)
+        assert result.source == "geometry"
+        assert result.T_prev_cur is not None
+        metres, degrees = errors(result.T_prev_cur, MOTIONS[name])
+        assert metres < 0.02 + limit_m * step
+        assert degrees < limit_deg
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])
@@ -69,11 +74,52 @@ def test_the_step_has_the_scale_of_depth(scale: float) -> None:
     assert degrees < 1e-3
 
 
-def test_wrong_depth_does_not_bend_rotation() -> None:
-    pair = spoil(render_pair(MOTIONS["drive"]), depth_noise=0.3, seed=4)
-    result = estimate_egomotion(frame_pair(pair), NO_GUESS, CONFIG)
+@pytest.mark.parametrize("name", ["drive", "curve"])
+def test_depth_that_is_wrong_on_one_side_does_not_bend_rotation(name: str) -> None:
+    pair = frame_pair(render_pair(MOTIONS[name]))
+    error = np.ones_like(pair.depth_cur)
+    error[:, : error.shape[1] // 2] = 1.25
+    wrong = replace(pair, depth_cur=pair.depth_cur * error, depth_prev=pair.depth_prev * error)
+    result = estimate_egomotion(wrong, NO_GUESS, CONFIG)
     assert result.T_prev_cur is not None
-    assert errors(result.T_prev_cur, MOTIONS["drive"])[1] < 0.02
+    error_deg = errors(result.T_prev_cur, MOTIONS[name])[1]
+    assert error_deg < 0.01
+    trusting = estimate_egomotion(wrong, NO_GUESS, replace(CONFIG, depth_bend_sigma=0.15))
+    assert trusting.T_prev_cur is not None
+    assert errors(trusting.T_prev_cur, MOTIONS[name])[1] > 4 * error_deg
+
+
+def test_points_are_polished_on_the_images() -> None:
+    exact = render_pair(MOTIONS["drive"])
+    bias = np.array([0.4, 0.1], np.float32)
+    pair = replace(
+        frame_pair(exact),
+        flow_cur_prev=exact.flow_cur_prev + bias,
+        flow_prev_cur=exact.flow_prev_cur - bias,
+    )
+    rough = estimate_egomotion(pair, NO_GUESS, CONFIG).T_prev_cur
+    sharp = replace(pair, sharp_cur=exact.cur.image, sharp_prev=exact.prev.image)
+    polished = estimate_egomotion(sharp, NO_GUESS, CONFIG).T_prev_cur
+    untouched = estimate_egomotion(sharp, NO_GUESS, replace(CONFIG, polish=False)).T_prev_cur
+    assert rough is not None
+    assert polished is not None
+    assert errors(rough, MOTIONS["drive"])[1] > 0.08
+    assert errors(polished, MOTIONS["drive"])[1] < 0.02
+    np.testing.assert_array_equal(untouched, rough)
+
+
+def test_polishing_works_on_images_of_another_size() -> None:
+    large = render_pair(MOTIONS["drive"], intrinsics=camera(832, 256))
+    pair = replace(
+        frame_pair(render_pair(MOTIONS["drive"])),
+        sharp_cur=large.cur.image,
+        sharp_prev=large.prev.image,
+    )
+    result = estimate_egomotion(pair, NO_GUESS, CONFIG)
+    assert result.T_prev_cur is not None
+    metres, degrees = errors(result.T_prev_cur, MOTIONS["drive"])
+    assert metres < 0.01
+    assert degrees < 0.01
 
 
 @pytest.mark.parametrize("noise_px", [0.0, 0.05])

@@ -10,7 +10,8 @@ import pytest
 from flow_noise import frame_pair, spoil
 from synthetic_world import MOVER_ID, Pair, motion, render_pair
 
-from coopnet_core.inference.egomotion import EgomotionConfig, estimate_egomotion
+from coopnet_core.inference.egomotion import estimate_egomotion
+from coopnet_core.inference.egomotion_config import EgomotionConfig
 from coopnet_core.inference.motion_mask import MotionMaskConfig, motion_mask
 from coopnet_core.inference.projection import is_consistent, rigid_flow
 
