@@ -107,7 +107,7 @@ fi
 # ---------------------------------------------------------------- done already?
 fingerprint() {
     {
-        echo "${ROS_DISTRO:-wheels} $venv ${COOPNET_TORCH_INDEX:-}"
+        echo "${ROS_DISTRO:-wheels} $repo $venv ${COOPNET_TORCH_INDEX:-}"
         "$base_python" -c 'import sys; print(sys.version, sys.base_prefix)'
         cd "$repo"
         cat constraints.txt setup.py package.xml scripts/setup.sh scripts/requirements.py \
