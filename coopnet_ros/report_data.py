@@ -356,7 +356,7 @@ class _Collected:
             mask_share=np.array(shares, np.float64).reshape(-1, 2),
             depth_near=near,
             depth_far=far,
-            flow_full_px=max(1.0, float(np.quantile(self.flow_lengths or [1.0], 0.95))),
+            flow_full_px=max(1.0, float(np.quantile(self.flow_lengths or [1.0], 0.8))),
             facts=self.facts,
         )
 
