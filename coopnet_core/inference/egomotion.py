@@ -141,7 +141,7 @@ def estimate_egomotion(
     inliers = problem.agrees(refined)
     fraction = float(inliers.mean())
     if fraction >= config.min_inlier_fraction:
-        speeds = problem.flow_lengths[inliers]
+        speeds = problem.displacements(refined)[inliers]
         if float(np.quantile(speeds, config.still_fraction)) < config.still_px:
             covariance = problem.covariance(np.eye(4), inliers)
             return Egomotion(np.eye(4), covariance, "still", "", num_points, fraction)

@@ -43,8 +43,9 @@ class EgomotionConfig:
         ransac_iterations: Iterations of PnP with RANSAC; 0 leaves it out.
         ransac_error_px: Distance up to which RANSAC counts a point as agreeing.
         refine_iterations: Most Gauss-Newton iterations at the final tolerance.
-        still_px: The camera stands still when of the points that agree on one motion,
-            ``still_fraction`` have flow below this.
+        still_px: The camera stands still when its motion shifts ``still_fraction`` of the points
+            that agree with it by less than this. A motion is known better than any single point:
+            under camera noise of 5 gray levels it stays below 0.1 pixels.
         still_fraction: See ``still_px``.
         correlation: How many neighbouring grid points share one error of flow: the covariance is
             that of so many times fewer independent points.
@@ -77,7 +78,7 @@ class EgomotionConfig:
     ransac_iterations: int = 60
     ransac_error_px: float = 1.5
     refine_iterations: int = 8
-    still_px: float = 0.2
+    still_px: float = 0.1
     still_fraction: float = 0.8
     correlation: float = 20.0
     step_scale_sigma: float = 0.1

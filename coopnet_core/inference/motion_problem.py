@@ -42,11 +42,11 @@ class MotionProblem:
         self._intrinsics = intrinsics
         self._config = config
         is_polished = np.concatenate([cur.is_polished, prev.is_polished])
-        self.flow_lengths: Float64 = np.linalg.norm(np.concatenate([cur.flow, prev.flow]), axis=1)
-        self._loose_sigma = config.flow_sigma_px + config.flow_sigma_relative * self.flow_lengths
+        lengths: Float64 = np.linalg.norm(np.concatenate([cur.flow, prev.flow]), axis=1)
+        self._loose_sigma = config.flow_sigma_px + config.flow_sigma_relative * lengths
         self._tight_sigma = np.where(
             is_polished,
-            config.polished_sigma_px + config.polished_sigma_relative * self.flow_lengths,
+            config.polished_sigma_px + config.polished_sigma_relative * lengths,
             self._loose_sigma,
         )
         self.median_depth = float(np.median(np.concatenate([cur.xyz[:, 2], prev.xyz[:, 2]])))
@@ -58,6 +58,18 @@ class MotionProblem:
     def cost(self, T_prev_cur: Float64) -> float:
         """Return the mean of the squared residuals, each cut off where a point disagrees."""
         return float(np.minimum(self._loose_squared(T_prev_cur), CHI2).mean())
+
+    def displacements(self, T_prev_cur: Float64) -> Float64:
+        """Return how far a motion moves each point in the image, (N,), pixels."""
+        lengths = []
+        for T_b_a, points in zip((T_prev_cur, rigid.invert(T_prev_cur)), self._halves, strict=True):
+            moved = points.xyz @ T_b_a[:3, :3].T + T_b_a[:3, 3]
+            before, after = (
+                p[:, :2] / np.maximum(p[:, 2:], MIN_DEPTH) for p in (points.xyz, moved)
+            )
+            focal = (self._intrinsics.fx, self._intrinsics.fy)
+            lengths.append(np.linalg.norm((after - before) * focal, axis=1))
+        return np.concatenate(lengths)
 
     def refine(self, T_prev_cur: Float64) -> Float64:
         """Minimise a Geman-McClure cost, first with a wide tolerance, then with a narrow one.
