@@ -43,10 +43,10 @@ step "colcon build" colcon build "${paths[@]}" --event-handlers console_stderr-
 # colcon says OK when it finds no test, so the result is read from the report.
 report=build/coopnet_ros/pytest.xml
 rm -f "$report"
-if [ $# -gt 0 ]; then PYTEST_ADDOPTS="${PYTEST_ADDOPTS:-} $(printf '%q ' "$@")"; fi
-export PYTEST_ADDOPTS=${PYTEST_ADDOPTS:-}
+# colcon strips the leading space, which keeps it from reading pytest's options as its own.
 step "colcon test" colcon test "${paths[@]}" --python-testing pytest \
-    --return-code-on-test-failure --event-handlers console_direct+ console_stderr-
+    --return-code-on-test-failure --event-handlers console_direct+ console_stderr- \
+    --pytest-args "${@/#/ }"
 summary=$("$python" scripts/test_summary.py "$report") || failed+=("tests")
 
 if [ ${#failed[@]} -gt 0 ]; then
