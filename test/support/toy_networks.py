@@ -49,9 +49,7 @@ class ToyFlow(nn.Module):
         warped = warp_by_flow(image_src, flow).image
         return flow * warped.softmax(dim=1)[:, :2]
 
-    def forward(
-        self, image_tgt: Tensor, image_src: Tensor, is_backward_coarse: bool = False
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def forward(self, image_tgt: Tensor, image_src: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         return [self.one_way(image_tgt, image_src)], [self.one_way(image_src, image_tgt)]
 
 
