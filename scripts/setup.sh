@@ -9,8 +9,8 @@
 #
 #   COOPNET_VENV         folder of the environment (default: .venv beside this repository's README)
 #   COOPNET_PYTHON       interpreter to build it on
-#   COOPNET_TORCH_INDEX  package index for torch; `default` takes the one that pip is configured with
-#                        (default: the CPU builds, or pip's own where there is an NVIDIA GPU)
+#   COOPNET_TORCH_INDEX  package index for torch alone: with the address of PyTorch's CPU builds a
+#                        machine without a GPU saves gigabytes (default: pip's own index)
 #
 # A second run finds a stamp and returns at once, offline. After a failed run, just run it again.
 set -euo pipefail
@@ -27,7 +27,6 @@ ros_wheels=(
 rosidl_needs=(catkin-pkg empy lark-parser packaging)  # its wheels do not say so
 ros_modules="rclpy builtin_interfaces diagnostic_msgs geometry_msgs lifecycle_msgs nav_msgs
     rcl_interfaces rosgraph_msgs sensor_msgs std_msgs std_srvs tf2_msgs"
-cpu_torch_index=https://download.pytorch.org/whl/cpu
 
 say() { printf '[setup] %s\n' "$*"; }
 die() {
@@ -212,20 +211,12 @@ if [ -z "${ROS_DISTRO:-}" ]; then
     say "installing ROS 2 from wheels"
     pip_install "the ROS wheels" "${ros_wheels[@]}" "${rosidl_needs[@]}"
 fi
-if [ "$level" = dev ] && ! has_module "$python" torch; then
-    index=${COOPNET_TORCH_INDEX:-}
-    if [ -z "$index" ]; then
-        if nvidia-smi -L >/dev/null 2>&1; then index=default; else index=$cpu_torch_index; fi
-    fi
-    say "installing torch"
-    torch=$(grep -E '^torch==' "$repo/constraints.txt")
-    # pip's own index has torch with CUDA, gigabytes of it; a machine without a GPU is better served
-    # by the CPU builds. Where that index cannot be reached, pip's own decides below.
-    if [ "$index" != default ]; then
-        "$python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps \
-            --retries 1 --timeout 15 --index-url "$index" "$torch" >/dev/null 2>&1 ||
-            say "no $torch from $index; taking it from pip's own index"
-    fi
+if [ "$level" = dev ] && [ -n "${COOPNET_TORCH_INDEX:-}" ] && ! has_module "$python" torch; then
+    say "installing torch from COOPNET_TORCH_INDEX"
+    "$python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps \
+        --index-url "$COOPNET_TORCH_INDEX" "$(grep -E '^torch==' "$repo/constraints.txt")" ||
+        die "could not install torch from COOPNET_TORCH_INDEX=$COOPNET_TORCH_INDEX" \
+            "Check the address, or unset it to take torch from pip's own index."
 fi
 say "installing the $level packages (the first time, most of the wait is here)"
 tools=(colcon-core colcon-ros colcon-test-result colcon-package-selection colcon-output)
