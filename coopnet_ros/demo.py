@@ -10,6 +10,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -92,6 +93,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.rate is not None and not arguments.rate > 0:
         parser.error(f"--rate must be positive, got {arguments.rate}")
+    # A shell that starts the demo in the background makes it deaf to Ctrl-C, and with it --live.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         bag = arguments.bag or included_bag()
         camera = find_camera(bag, arguments.image_topic)

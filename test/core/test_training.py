@@ -85,9 +85,11 @@ def test_overfits_one_scene(scene: Path, tmp_path: Path) -> None:
     first = np.mean([r.terms["flow_photometric"] for r in reports[:5]])
     last = np.mean([r.terms["flow_photometric"] for r in reports[-5:]])
     assert last < 0.5 * first
+    # Neighbours are 3 pixels apart, to one side or the other.
     flow = reports[-1].prediction.flow_tgt_src[0].abs()[..., 16:-16, 16:-16]
-    assert flow[:, 0].mean().item() == pytest.approx(3.0, abs=1.0)
-    assert flow[:, 1].mean().item() < 0.8
+    horizontal, vertical = flow[:, 0].median().item(), flow[:, 1].median().item()
+    assert 1.5 < horizontal < 6
+    assert vertical < 0.5 * horizontal
 
 
 def test_a_resumed_run_equals_one_that_was_never_stopped(scene: Path, tmp_path: Path) -> None:
