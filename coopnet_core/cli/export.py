@@ -100,9 +100,11 @@ def run(args: argparse.Namespace) -> int:
 
     checkpoint = load_checkpoint(args.checkpoint)
     networks = build_networks(checkpoint["variant"])
+    # What a run averages is better than where it happened to stop; older checkpoints lack it.
+    weights = checkpoint.get("averaged_networks", checkpoint["networks"])
     for name, network in networks._asdict().items():
         try:
-            network.load_state_dict(checkpoint["networks"][name])
+            network.load_state_dict(weights[name])
         except (KeyError, RuntimeError) as error:
             raise ExportError(
                 f"{args.checkpoint} does not fit the {name} network of variant "

@@ -128,6 +128,14 @@ class TrainingConfig(Settings):
     clip_gradient_norm: float = Field(
         default=5.0, gt=0, description="Per network, so that one cannot take another's share."
     )
+    averaging: float = Field(
+        default=0.998,
+        ge=0,
+        lt=1,
+        description="A bundle gets the exponential moving average of the weights, which keeps this "
+        "share of itself at every step: single checkpoints of a short run scatter. 0: the last "
+        "weights.",
+    )
     seed: int = Field(default=0, ge=0)
     loss: LossSettings = LossSettings()
 

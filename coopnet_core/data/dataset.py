@@ -20,6 +20,11 @@ Item = dict[str, torch.Tensor]
 _BRIGHTNESS = (0.8, 1.2)
 _CONTRAST = (0.8, 1.2)
 _GAMMA = (0.8, 1.2)
+# Lenses, debayering and resizing make one scene soft in one camera and crisp in another; a network
+# that has seen one sharpness reads distance into it. Standard deviation of a blur in pixels, and
+# how much of what such a blur of one pixel removes is added on top.
+_BLUR_SIGMA = (0.2, 1.0)
+_SHARPEN = (0.2, 1.0)
 MAX_CACHE_BYTES = 8 * 2**30
 _MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 
@@ -91,7 +96,8 @@ class PairDataset:
             records: The pairs.
             width: Width of the images returned.
             height: Height of the images returned.
-            augment: Flip, swap and photometric jitter, each with probability one half.
+            augment: Flip, swap, photometric jitter and a change of sharpness, each with
+                probability one half.
             seed: Seed of the augmentation, >= 0.
             tint: Largest relative change of a colour channel, such as 0.05; 0 for gray cameras.
             cache: Cache to share with another data set of the same size.
@@ -126,7 +132,8 @@ class PairDataset:
 
         Returns:
             ``image_tgt``, ``image_src``: (3, H, W) float32 in [0, 1], not jittered;
-            ``input_tgt``, ``input_src``: the same with one photometric jitter for both frames;
+            ``input_tgt``, ``input_src``: the same with one photometric jitter and one change of
+            sharpness for both frames;
             ``K``: (3, 3) float32 in pixels of these images; ``T_src_tgt``: (4, 4) float32, metres,
             identity when unknown; ``has_pose``: bool scalar.
 
@@ -144,7 +151,9 @@ class PairDataset:
             T_src_tgt = np.array(record.T_src_tgt, dtype=np.float64).reshape(4, 4)
 
         rng = np.random.default_rng((self.seed, epoch, index))
-        is_flipped, is_swapped, is_jittered = rng.random(3) < (0.5 if self.augment else 0.0)
+        is_flipped, is_swapped, is_jittered, is_refocused = rng.random(4) < (
+            0.5 if self.augment else 0.0
+        )
         if is_swapped:
             tgt, src = src, tgt
             T_src_tgt = np.asarray(np.linalg.inv(T_src_tgt), np.float64)
@@ -157,6 +166,8 @@ class PairDataset:
         input_tgt, input_src = image_tgt, image_src
         if is_jittered:
             input_tgt, input_src = _jitter(rng, image_tgt, image_src, self.tint)
+        if is_refocused:
+            input_tgt, input_src = _refocus(rng, input_tgt, input_src)
         return {
             "image_tgt": torch.from_numpy(image_tgt),
             "image_src": torch.from_numpy(image_src),
@@ -192,5 +203,24 @@ def _jitter(
         jittered = (image - middle) * np.float32(contrast) + np.float32(middle)
         jittered = np.clip(jittered * np.float32(brightness) * channel_gain, 0, 1)
         return np.ascontiguousarray(jittered ** np.float32(gamma), dtype=np.float32)
+
+    return apply(image_tgt), apply(image_src)
+
+
+def _refocus(
+    rng: np.random.Generator,
+    image_tgt: npt.NDArray[np.float32],
+    image_src: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Blur both images, or sharpen both, by one amount."""
+    is_blur = rng.random() < 0.5
+    amount = rng.uniform(*(_BLUR_SIGMA if is_blur else _SHARPEN))
+    sigma = amount if is_blur else 1.0
+
+    def apply(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        soft = np.stack([cv2.GaussianBlur(channel, (0, 0), sigma) for channel in image])
+        if not is_blur:
+            soft = np.clip(image + amount * (image - soft), 0, 1)
+        return np.ascontiguousarray(soft, dtype=np.float32)
 
     return apply(image_tgt), apply(image_src)

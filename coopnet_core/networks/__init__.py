@@ -59,7 +59,7 @@ def _build_base(pretrained: bool, imagenet_weights: Path | None) -> Networks:
             encoder.load_imagenet(imagenet_weights)
     depth, pose, flow = encoders
     return Networks(
-        DepthNetwork(depth, widths=(256, 128, 64, 32, 16)), PoseNetwork(pose), FlowNetwork(flow)
+        DepthNetwork(depth, widths=(256, 128, 64, 32)), PoseNetwork(pose), FlowNetwork(flow)
     )
 
 

@@ -21,9 +21,17 @@ INITIAL_CANONICAL_DEPTH = 20.0
 unit moves every pixel out of view and nothing can be learnt."""
 
 
+FINEST_DECODER_STRIDE = 2
+
+
 def conv_block(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Build a 3x3 convolution with ELU."""
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.ELU(inplace=True))
+    """Build two 3x3 convolutions, each with ELU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1),
+        nn.ELU(inplace=True),
+        nn.Conv2d(out_channels, out_channels, 3, padding=1),
+        nn.ELU(inplace=True),
+    )
 
 
 def inverse_depth_from_logit(logit: Tensor) -> Tensor:
@@ -44,25 +52,30 @@ def _initial_logit() -> float:
 class DepthNetwork(nn.Module):
     """Predict inverse canonical depth at strides 1, 4 and 8 (see ``geometry.canonical``).
 
+    The decoder stops at stride 2, where the encoder's finest features are; its head predicts four
+    numbers per place, which a pixel shuffle (Shi et al., CVPR 2016) lays out at full size. That
+    costs a quarter of a decoder level at full size, which would have no features to refine with.
+
     Args:
         encoder: Pyramid with features at strides 2 to 32.
-        widths: Decoder channels from the deepest level (stride 16) to full size.
+        widths: Decoder channels at strides 16, 8, 4 and 2.
     """
 
-    def __init__(self, encoder: Encoder, *, widths: tuple[int, ...] = (96, 64, 40, 24, 16)) -> None:
+    def __init__(self, encoder: Encoder, *, widths: tuple[int, ...] = (96, 64, 48, 32)) -> None:
         super().__init__()
         self.encoder = encoder
+        self.strides = tuple(2**level for level in range(len(widths), 0, -1))
         skips = tuple(reversed(encoder.feature_channels))
         self.reduce = nn.Sequential(nn.Conv2d(skips[0], widths[0], 1), nn.ELU(inplace=True))
         self.blocks = nn.ModuleList()
         self.heads = nn.ModuleList()
         channels = widths[0]
-        for level, width in enumerate(widths):
-            skip = skips[level + 1] if level + 1 < len(skips) else 0
+        for skip, width, stride in zip(skips[1:], widths, self.strides, strict=True):
             self.blocks.append(conv_block(channels + skip, width))
             channels = width
-            if 2 ** (len(widths) - 1 - level) in OUTPUT_STRIDES:
-                head = nn.Conv2d(width, 1, 3, padding=1)
+            if stride == FINEST_DECODER_STRIDE or stride in OUTPUT_STRIDES:
+                outputs = FINEST_DECODER_STRIDE**2 if stride == FINEST_DECODER_STRIDE else 1
+                head = nn.Conv2d(width, outputs, 3, padding=1)
                 nn.init.normal_(head.weight, std=1e-3)
                 nn.init.constant_(head.bias, _initial_logit())  # type: ignore[arg-type]
                 self.heads.append(head)
@@ -82,14 +95,15 @@ class DepthNetwork(nn.Module):
         check_image_size("image", image)
         pyramid = self.encoder(image)
         features = self.reduce(pyramid[-1])
-        skips = [*reversed(pyramid[:-1]), None]
         predictions: list[Tensor] = []
-        for level, (block, skip) in enumerate(zip(self.blocks, skips, strict=True)):
+        for block, skip, stride in zip(
+            self.blocks, reversed(pyramid[:-1]), self.strides, strict=True
+        ):
             features = F.interpolate(features, scale_factor=2.0, mode="nearest")
-            if skip is not None:
-                features = torch.cat([features, skip], dim=1)
-            features = block(features)
-            if 2 ** (len(self.blocks) - 1 - level) in OUTPUT_STRIDES:
+            features = block(torch.cat([features, skip], dim=1))
+            if stride == FINEST_DECODER_STRIDE or stride in OUTPUT_STRIDES:
                 logit = full_precision(self.heads[len(predictions)], features)
+                if stride == FINEST_DECODER_STRIDE:
+                    logit = F.pixel_shuffle(logit, FINEST_DECODER_STRIDE)
                 predictions.append(inverse_depth_from_logit(logit))
         return predictions[::-1]

@@ -17,8 +17,8 @@ from coopnet_core.geometry.warp import warp_by_flow
 from coopnet_core.networks.encoder import Encoder
 from coopnet_core.networks.precision import full_precision
 
-RADIUS = 3
-"""Search range of each level in pixels of that level: 3 at stride 32 covers motions of 96 pixels,
+RADIUS = 2
+"""Search range of each level in pixels of that level: 2 at stride 32 covers motions of 64 pixels,
 and the finer levels add to it."""
 
 UPSAMPLE = 4
@@ -92,11 +92,11 @@ class FlowNetwork(nn.Module):
         )
         num_costs = (2 * RADIUS + 1) ** 2
         self.estimator = nn.Sequential(
-            _conv(num_costs + width + 2, 64), _conv(64, 48), _conv(48, 32)
+            _conv(num_costs + width + 2, 64), _conv(64, 32)
         )
         self.flow_head = nn.Conv2d(32, 2, 3, padding=1)
         self.context = nn.Sequential(
-            _conv(34, 48), _conv(48, 48, 2), _conv(48, 48, 4), _conv(48, 32, 1)
+            _conv(34, 32), _conv(32, 32, 2), _conv(32, 32, 4)
         )
         self.context_head = nn.Conv2d(32, 2, 3, padding=1)
         self.upsample_head = nn.Conv2d(32, 9 * UPSAMPLE**2, 1)

@@ -9,6 +9,8 @@ additions:
 * Occlusion comes from forward-backward consistency of flow.
 * The epipolar distance has an absolute value (the printed one has a sign). Its gradient reaches
   flow and pose.
+* Between stereo partners nothing moves, so the band withholds none of their pixels: a large Delta
+  is a wrong depth there, most often along an edge, and withheld it would never be mended.
 * Warm-up: until the stage says ``rebalance``, every network learns from every pixel in view.
 """
 
@@ -108,13 +110,16 @@ class CoopNetRecipe:
             rebalance: False during warm-up.
 
         Returns:
-            Total, terms, and the statistics of Delta at full size (none during warm-up).
+            Total, terms, and the statistics of Delta at full size over the pairs that the band
+            judges (none during warm-up).
         """
         settings = self.settings
         terms: dict[str, Tensor] = {}
         statistics: DeltaStatistics | None = None
         delta_valid: Tensor | None = None
         kept_mask: Tensor | None = None
+        # Both images of a pair with a known pose were taken at once.
+        at_once = torch.cat([batch.has_pose, batch.has_pose])[:, None, None, None]
 
         def add(name: str, value: Tensor) -> None:
             terms[name] = terms[name] + value if name in terms else value
@@ -135,11 +140,12 @@ class CoopNetRecipe:
                 visible_flow = by_flow.visible_mask & ~occlusion_mask(scale.flow, scale.flow_back)
                 valid = visible_flow & by_depth.visible_mask
                 delta = (error_depth - error_flow).detach()
-                band = self.band_estimators[level](delta, valid)
-                kept = band_mask(delta, valid, band)
+                judged = valid & ~at_once
+                band = self.band_estimators[level](delta, judged)
+                kept = torch.where(at_once, valid, band_mask(delta, judged, band))
                 if level == 0:
-                    statistics = delta_statistics(delta, valid, kept, band)
-                    delta_valid, kept_mask = delta[valid], kept
+                    statistics = delta_statistics(delta, judged, kept & judged, band)
+                    delta_valid, kept_mask = delta[judged], kept
             else:
                 visible_flow = by_flow.visible_mask
                 valid = kept = by_depth.visible_mask

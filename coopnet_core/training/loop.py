@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric, seed_everything
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from coopnet_core.config import TrainingConfig, parse_config
+from coopnet_core.config import Stage, TrainingConfig, parse_config
 from coopnet_core.data.dataset import FrameCache, PairDataset
 from coopnet_core.errors import TrainingError
 from coopnet_core.losses.rebalancing import ratios
@@ -120,9 +121,14 @@ def train(
         for name in NETWORK_NAMES
     ]
     recipe = CoopNetRecipe(config.loss)
+    averaged = AveragedModel(
+        model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging), use_buffers=True
+    )
     # Before the checkpoint is restored: the optimisers' state must land where the weights are.
     model, *optimizers = fabric.setup(model, *optimizers)
-    start = _restore(checkpoint_path, config, model.module, optimizers, recipe) if resume else 0
+    averaged.to(fabric.device)
+    state = _State(model.module, averaged, optimizers, recipe)
+    start = _restore(checkpoint_path, config, state) if resume else 0
 
     records = collect_pairs(config.sources, data_root)
     end = config.num_steps if stop_after is None else min(stop_after, config.num_steps)
@@ -161,6 +167,7 @@ def train(
                 raise _not_finite(bad, step, run_dir, batch)
             for optimizer in optimizers:
                 optimizer.step()
+            averaged.update_parameters(model.module)
             now = time.perf_counter()
             report(
                 StepReport(
@@ -181,8 +188,7 @@ def train(
             )
             done = step + 1
             if done % checkpoint_every == 0 or done in (stage_end, end):
-                content = _content(config, stage, done, model.module, optimizers, recipe)
-                save_checkpoint(checkpoint_path, content)
+                save_checkpoint(checkpoint_path, _content(config, stage, done, state))
             clock = time.perf_counter()
         step = stage_end
     return checkpoint_path
@@ -236,21 +242,26 @@ def _not_finite(names: list[str], step: int, run_dir: Path, batch: Batch) -> Tra
     )
 
 
-def _content(
-    config: TrainingConfig,
-    stage: Any,
-    step: int,
-    model: CoTrainingModel,
-    optimizers: list[Any],
-    recipe: CoopNetRecipe,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _State:
+    """What changes during a run."""
+
+    model: CoTrainingModel
+    averaged: AveragedModel
+    optimizers: list[Any]
+    recipe: CoopNetRecipe
+
+
+def _content(config: TrainingConfig, stage: Stage, step: int, state: _State) -> dict[str, Any]:
+    averaged = state.averaged.module.networks
     return {
-        "networks": {name: model.networks[name].state_dict() for name in NETWORK_NAMES},
+        "networks": {name: state.model.networks[name].state_dict() for name in NETWORK_NAMES},
+        "averaged_networks": {name: averaged[name].state_dict() for name in NETWORK_NAMES},
         "optimizers": {
             name: optimizer.state_dict()
-            for name, optimizer in zip(NETWORK_NAMES, optimizers, strict=True)
+            for name, optimizer in zip(NETWORK_NAMES, state.optimizers, strict=True)
         },
-        "recipe": recipe.state_dict(),
+        "recipe": state.recipe.state_dict(),
         "variant": config.variant,
         "width": stage.width,
         "height": stage.height,
@@ -259,15 +270,10 @@ def _content(
     }
 
 
-def _restore(
-    path: Path,
-    config: TrainingConfig,
-    model: CoTrainingModel,
-    optimizers: list[Any],
-    recipe: CoopNetRecipe,
-) -> int:
+def _restore(path: Path, config: TrainingConfig, state: _State) -> int:
     content = load_checkpoint(path)
-    lacking = [key for key in ("optimizers", "recipe") if key not in content]
+    needed = ("averaged_networks", "optimizers", "recipe")
+    lacking = [key for key in needed if key not in content]
     if lacking:
         raise TrainingError(f"checkpoint {path} cannot be resumed: it lacks {', '.join(lacking)}")
     # Validated, not compared as text: keys that have come since, with a default, are no change.
@@ -280,8 +286,11 @@ def _restore(
             f"checkpoint {path} was made with another {', '.join(changed)}: resume with the config "
             "that started the run, or start a new run in another folder"
         )
-    for name, optimizer in zip(NETWORK_NAMES, optimizers, strict=True):
-        model.networks[name].load_state_dict(content["networks"][name])
+    for name, optimizer in zip(NETWORK_NAMES, state.optimizers, strict=True):
+        state.model.networks[name].load_state_dict(content["networks"][name])
+        state.averaged.module.networks[name].load_state_dict(content["averaged_networks"][name])
         optimizer.load_state_dict(content["optimizers"][name])
-    recipe.load_state_dict(content["recipe"])
+    state.recipe.load_state_dict(content["recipe"])
+    # Zero would make the next update a copy of the weights.
+    state.averaged.n_averaged.fill_(int(content["step"]))
     return int(content["step"])

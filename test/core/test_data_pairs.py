@@ -129,7 +129,8 @@ def test_jitter_is_half_the_time_shared_by_both_frames_and_only_on_inputs(tmp_pa
         has_tint |= not torch.equal(item["input_tgt"][0], item["input_tgt"][2])
         assert not bool(item["has_pose"])
         assert torch.equal(item["T_src_tgt"], torch.eye(4))
-    assert 70 < num_plain < 130
+    # Neither the jitter nor the change of sharpness: a quarter of 200.
+    assert 30 < num_plain < 75
     assert has_tint
 
 
