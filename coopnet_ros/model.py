@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,16 +21,31 @@ class Model:
     """What a configured node runs.
 
     Attributes:
+        path: As it was asked for.
         bundle: The checked bundle.
         runtime: Its networks, loaded.
         pipeline: Takes frames.
         load_s: Seconds that loading and warming up took.
     """
 
+    path: str
     bundle: Bundle
     runtime: OnnxRuntime
     pipeline: FramePipeline
     load_s: float
+
+
+def read_bundle(path: str) -> Bundle:
+    """Read and check a bundle without loading its networks.
+
+    Args:
+        path: Directory of the bundle; empty for the included one.
+
+    Raises:
+        BundleError: The bundle is missing, damaged or not readable.
+    """
+    with _as_bundle_error(path):
+        return load_bundle(Path(path) if path else default_bundle_path())
 
 
 def load_model(path: str, num_threads: int, max_gap_s: float) -> Model:
@@ -47,13 +64,21 @@ def load_model(path: str, num_threads: int, max_gap_s: float) -> Model:
         RuntimeUnavailableError: ONNX Runtime is not installed.
     """
     start_s = time.monotonic()
-    try:
-        bundle = load_bundle(Path(path) if path else default_bundle_path())
+    bundle = read_bundle(path)
+    with _as_bundle_error(path):
         runtime = OnnxRuntime(bundle, num_threads)
         image = np.zeros((1, 3, bundle.height, bundle.width), np.float32)
         runtime.depth(image)
         runtime.pose(image, image)
         runtime.flow(image, image)
+    pipeline = FramePipeline(bundle, runtime, PipelineConfig(max_gap_s=max_gap_s))
+    return Model(path, bundle, runtime, pipeline, time.monotonic() - start_s)
+
+
+@contextmanager
+def _as_bundle_error(path: str) -> Iterator[None]:
+    try:
+        yield
     except CoopNetError:
         raise
     # The file system's and the runtime's errors share no base class, and a bundle that a user names
@@ -62,5 +87,3 @@ def load_model(path: str, num_threads: int, max_gap_s: float) -> Model:
         raise BundleError(
             f"bundle {path or '(included)'} cannot be used: {type(error).__name__}: {error}"
         ) from error
-    pipeline = FramePipeline(bundle, runtime, PipelineConfig(max_gap_s=max_gap_s))
-    return Model(bundle, runtime, pipeline, time.monotonic() - start_s)

@@ -86,7 +86,7 @@ TABLE: tuple[Parameter, ...] = (
         "bundle",
         "",
         "Directory of the trained model; empty for the included one. Setting it at run time loads "
-        "that model; one that cannot be used is refused and the old one keeps running.",
+        "that model in the background; one that cannot be used is refused and the old one stays.",
         is_dynamic=True,
     ),
     Parameter("device", "cpu", "Where the networks run.", choices=("cpu",)),

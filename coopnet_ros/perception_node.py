@@ -18,10 +18,9 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -40,7 +39,7 @@ from coopnet_ros.dds import enlarge_shared_memory, log_profile
 from coopnet_ros.diagnostics import ERROR, OK, WARN, Monitor, make_status
 from coopnet_ros.images import rgb_from_compressed, rgb_from_image
 from coopnet_ros.mailbox import Mailbox
-from coopnet_ros.model import Model, load_model
+from coopnet_ros.model import Model, load_model, read_bundle
 from coopnet_ros.odometry import BaseOdometry, transform_message
 from coopnet_ros.outputs import Outputs
 
@@ -94,8 +93,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
     """Lifecycle node around the frame pipeline.
 
     The camera's callbacks only put the newest image into a mailbox; a worker thread takes it from
-    there, so that nothing ever queues. Spin it with two threads: the camera and the diagnostics
-    form a group of their own, which goes on while a service loads another bundle.
+    there, so that nothing ever queues. One thread spins it: rclpy's executor with several wakes
+    twice per message, and each time looks at every publisher and service of the node, which cost a
+    third of a core. What takes long, another bundle, has a thread of its own.
 
     Raises:
         ConfigError: A parameter has a wrong type or value.
@@ -117,10 +117,10 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         self._camera_info: CameraInfo | None = None
         self._mailbox: Mailbox[_Arrival] | None = None
         self._worker: threading.Thread | None = None
+        self._loader: threading.Thread | None = None
         self._camera_subscriptions: list[Subscription] = []
         self._active_since_s = 0.0
 
-        self._quick_callbacks = MutuallyExclusiveCallbackGroup()
         image_topic = self.resolve_topic_name("image")
         self._is_compressed = self._settings.image_transport == "compressed"
         self._image_topic = image_topic + ("/compressed" if self._is_compressed else "")
@@ -133,7 +133,6 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         self.create_timer(
             self._settings.diagnostics_period_s,
             self._publish_diagnostics,
-            callback_group=self._quick_callbacks,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
         self.create_service(Trigger, "~/reset", self._on_reset)
@@ -190,7 +189,6 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
                     callback,
                     # A profile for each: rclpy writes overrides into the one that it is given.
                     qos.input_qos(self._settings.image_reliability),
-                    callback_group=self._quick_callbacks,
                     qos_overriding_options=qos.overridable(),
                 )
                 self._camera_subscriptions.append(subscription)
@@ -288,38 +286,59 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
     def _on_set_parameters(self, changed: list[Parameter]) -> SetParametersResult:
         values = {parameter.name: parameter.value for parameter in changed}
         known = {field.name for field in dataclasses.fields(self._settings)}
-        if "bundle" in values and self._model is not None:
-            problem = self._reload(values["bundle"])
-            if problem:
-                return SetParametersResult(successful=False, reason=problem)
+        is_loading = (
+            "bundle" in values
+            and self._model is not None
+            and threading.current_thread() is not self._loader
+        )
+        if is_loading:
+            try:
+                read_bundle(values["bundle"])
+            except CoopNetError as error:
+                self._refuse_bundle(error)
+                return SetParametersResult(successful=False, reason=str(error))
         self._settings = dataclasses.replace(
             self._settings, **{name: value for name, value in values.items() if name in known}
         )
+        if is_loading:
+            self._loader = threading.Thread(
+                target=self._change_bundle, args=(values["bundle"],), daemon=True
+            )
+            self._loader.start()
         return SetParametersResult(successful=True)
 
-    def _reload(self, path: str) -> str:
-        """Change to another bundle; return why not, or nothing."""
+    def _refuse_bundle(self, error: Exception) -> None:
+        with self._lock:
+            self._model_problem = f"refused bundle: {error}"
+        self.get_logger().error(f"bundle refused, the old one keeps running: {error}")
+
+    # Another bundle, in a thread of its own: the camera goes on while its networks are loaded
+
+    def _change_bundle(self, path: str) -> None:
         settings = self._settings
         try:
             model = load_model(path, settings.num_threads, settings.max_gap_s)
         except CoopNetError as error:
+            self._refuse_bundle(error)
             with self._lock:
-                self._model_problem = f"refused bundle: {error}"
-            self.get_logger().error(f"bundle refused, the old one keeps running: {error}")
-            return str(error)
+                running = self._model
+            if running is not None and self._settings.bundle == path:
+                # The parameter says what runs; this thread's word loads nothing.
+                self.set_parameters([Parameter("bundle", value=running.path)])
+            return
         with self._lock:
-            if self._model is not None:
-                # The robot has not moved because its model has changed.
-                model.pipeline = FramePipeline(
-                    model.bundle,
-                    model.runtime,
-                    PipelineConfig(max_gap_s=settings.max_gap_s),
-                    self._model.pipeline.T_odom_cam,
-                )
+            if self._model is None or self._settings.bundle != path:
+                return  # cleaned up, or asked for yet another one meanwhile
+            # The robot has not moved because its model has changed.
+            model.pipeline = FramePipeline(
+                model.bundle,
+                model.runtime,
+                PipelineConfig(max_gap_s=settings.max_gap_s),
+                self._model.pipeline.T_odom_cam,
+            )
             self._model, self._model_problem = model, ""
         self._monitor.reset_happened(f"bundle changed to {model.bundle.version}")
         self.get_logger().info(f"bundle {model.bundle.version} ready in {model.load_s:.1f} s")
-        return ""
 
     # Processing, in the worker's thread
 
@@ -561,7 +580,7 @@ def main(args: list[str] | None = None) -> int:
         rclpy.try_shutdown()
         return 1
     log_profile(node.get_logger(), profile)
-    executor = MultiThreadedExecutor(num_threads=2)
+    executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
         node.start()

@@ -18,6 +18,8 @@ from rclpy.qos import ReliabilityPolicy
 from ros_harness import HEIGHT, PERIOD_NS, START_NS, WIDTH, Harness
 from tiny_bundle import textured_image, write_tiny_bundle
 
+from coopnet_core.inference.bundle import load_bundle
+
 pytestmark = pytest.mark.ros
 
 IMAGE = textured_image(WIDTH, HEIGHT)
@@ -172,6 +174,9 @@ load = node.load_model
 def load_model(path, *rest):
     if path.endswith("broken"):
         raise ZeroDivisionError("a defect")
+    if path.endswith("unfit"):
+        time.sleep(1.0)
+        raise node.CoopNetError("it does not fit this machine")
     if path.endswith("slow"):
         time.sleep(3.0)
     return load(path, *rest)
@@ -185,6 +190,7 @@ def test_the_camera_goes_on_while_another_bundle_loads(harness: Harness, tmp_pat
     script.write_text(SLOW_AND_BROKEN)
     bundle = write_tiny_bundle(tmp_path / "bundle", flow=(-2.0, 0.0))
     slow = write_tiny_bundle(tmp_path / "slow", flow=(-2.0, 0.0), name="slow")
+    slow_version = load_bundle(slow).version
     harness.start_node(bundle=bundle, program=(str(script),))
     harness.listen("coopnet/odom", Odometry)
     harness.wait_for_node()
@@ -199,13 +205,12 @@ def test_the_camera_goes_on_while_another_bundle_loads(harness: Harness, tmp_pat
 
     for _ in range(3):
         drive()
-    answer = harness.set_parameter_later("bundle", str(slow))
+    assert harness.set_parameter("bundle", str(slow)).successful
     during = 0
-    while not answer.done():
+    while f"bundle {slow_version} ready" not in harness.log():
         odom = drive()
-        during += not answer.done()
+        during += 1
     assert during >= 3
-    assert answer.result().results[0].successful
     for _ in range(3):
         after = drive()
     assert after.pose.pose.position.y > odom.pose.pose.position.y > 0.1
@@ -253,3 +258,19 @@ def test_a_wrong_parameter_ends_the_node_with_a_message(harness: Harness) -> Non
     assert harness.wait_for_exit() == 1
     assert "image_transport' must be one of raw, compressed, got 'h264'" in harness.log()
     assert "Traceback" not in harness.log()
+
+
+def test_a_bundle_that_cannot_be_loaded_leaves_the_old_one_and_its_name(
+    harness: Harness, tmp_path: Path
+) -> None:
+    script = tmp_path / "unfit.py"
+    script.write_text(SLOW_AND_BROKEN)
+    bundle = write_tiny_bundle(tmp_path / "bundle", flow=(-2.0, 0.0))
+    unfit = write_tiny_bundle(tmp_path / "unfit", flow=(-2.0, 0.0), name="unfit")
+    harness.start_node(bundle=bundle, program=(str(script),))
+    harness.wait_for_node()
+    assert harness.set_parameter("bundle", str(unfit)).successful
+    harness.wait_for_status("model", "refused bundle: it does not fit this machine")
+    harness.until(lambda: harness.get_parameter("bundle") == str(bundle), "the old bundle's name")
+    status = harness.wait_for_status("model", "refused bundle")
+    assert {pair.key: pair.value for pair in status.values}["path"] == str(bundle)

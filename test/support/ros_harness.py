@@ -30,10 +30,10 @@ import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -283,17 +283,17 @@ class Harness:
         self.until(future.done, f"an answer of {name}")
         return future.result()
 
-    def set_parameter_later(self, name: str, value: Any) -> Any:
-        """Ask the node to set a parameter and return the future of the answer."""
-        client = AsyncParameterClient(self.node, f"{self.namespace}/coopnet")
-        self.until(client.services_are_ready, "the parameter services")
-        return client.set_parameters([Parameter(name, value=value)])
-
     def set_parameter(self, name: str, value: Any) -> Any:
         """Set a parameter of the node and return the result."""
-        future = self.set_parameter_later(name, value)
-        self.until(future.done, f"parameter {name} to be set")
-        return future.result().results[0]
+        parameters = [Parameter(name, value=value).to_parameter_msg()]
+        request = SetParameters.Request(parameters=parameters)
+        return self.call("coopnet/set_parameters", SetParameters, request).results[0]
+
+    def get_parameter(self, name: str) -> str:
+        """Return a text parameter of the node."""
+        request = GetParameters.Request(names=[name])
+        answer = self.call("coopnet/get_parameters", GetParameters, request)
+        return str(answer.values[0].string_value)
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until a condition holds; fail with the node's log if it does not."""
