@@ -91,13 +91,9 @@ class FlowNetwork(nn.Module):
             nn.Conv2d(c, width, 1) for c in (channels[1], channels[2], channels[3], 96)
         )
         num_costs = (2 * RADIUS + 1) ** 2
-        self.estimator = nn.Sequential(
-            _conv(num_costs + width + 2, 64), _conv(64, 32)
-        )
+        self.estimator = nn.Sequential(_conv(num_costs + width + 2, 64), _conv(64, 32))
         self.flow_head = nn.Conv2d(32, 2, 3, padding=1)
-        self.context = nn.Sequential(
-            _conv(34, 32), _conv(32, 32, 2), _conv(32, 32, 4)
-        )
+        self.context = nn.Sequential(_conv(34, 32), _conv(32, 32, 2), _conv(32, 32, 4))
         self.context_head = nn.Conv2d(32, 2, 3, padding=1)
         self.upsample_head = nn.Conv2d(32, 9 * UPSAMPLE**2, 1)
         for head in (self.flow_head, self.context_head, self.upsample_head):

@@ -111,7 +111,7 @@ class CoopNetRecipe:
 
         Returns:
             Total, terms, and the statistics of Delta at full size over the pairs that the band
-            judges (none during warm-up).
+            judges (none during warm-up, or where it judges none).
         """
         settings = self.settings
         terms: dict[str, Tensor] = {}
@@ -144,8 +144,10 @@ class CoopNetRecipe:
                 band = self.band_estimators[level](delta, judged)
                 kept = torch.where(at_once, valid, band_mask(delta, judged, band))
                 if level == 0:
-                    statistics = delta_statistics(delta, judged, kept & judged, band)
-                    delta_valid, kept_mask = delta[judged], kept
+                    kept_mask = kept
+                    if bool(judged.any()):
+                        statistics = delta_statistics(delta, judged, kept & judged, band)
+                        delta_valid = delta[judged]
             else:
                 visible_flow = by_flow.visible_mask
                 valid = kept = by_depth.visible_mask

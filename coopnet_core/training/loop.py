@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric, seed_everything
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from coopnet_core.config import Stage, TrainingConfig, parse_config
@@ -121,9 +122,8 @@ def train(
         for name in NETWORK_NAMES
     ]
     recipe = CoopNetRecipe(config.loss)
-    averaged = AveragedModel(
-        model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging), use_buffers=True
-    )
+    average = get_ema_multi_avg_fn(config.averaging)  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
     # Before the checkpoint is restored: the optimisers' state must land where the weights are.
     model, *optimizers = fabric.setup(model, *optimizers)
     averaged.to(fabric.device)
@@ -251,9 +251,14 @@ class _State:
     optimizers: list[Any]
     recipe: CoopNetRecipe
 
+    @property
+    def averaged_networks(self) -> nn.ModuleDict:
+        """The networks with averaged weights."""
+        return cast(CoTrainingModel, self.averaged.module).networks
+
 
 def _content(config: TrainingConfig, stage: Stage, step: int, state: _State) -> dict[str, Any]:
-    averaged = state.averaged.module.networks
+    averaged = state.averaged_networks
     return {
         "networks": {name: state.model.networks[name].state_dict() for name in NETWORK_NAMES},
         "averaged_networks": {name: averaged[name].state_dict() for name in NETWORK_NAMES},
@@ -288,7 +293,7 @@ def _restore(path: Path, config: TrainingConfig, state: _State) -> int:
         )
     for name, optimizer in zip(NETWORK_NAMES, state.optimizers, strict=True):
         state.model.networks[name].load_state_dict(content["networks"][name])
-        state.averaged.module.networks[name].load_state_dict(content["averaged_networks"][name])
+        state.averaged_networks[name].load_state_dict(content["averaged_networks"][name])
         optimizer.load_state_dict(content["optimizers"][name])
     state.recipe.load_state_dict(content["recipe"])
     # Zero would make the next update a copy of the weights.

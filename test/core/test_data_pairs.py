@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from coopnet_core.data.dataset import FrameCache, PairDataset
+from coopnet_core.data.dataset import FrameCache, PairDataset, _refocus
 from coopnet_core.data.pairs import PairRecord, stereo_pairs, temporal_pairs
 from coopnet_core.data.sequence import Sequence
 from coopnet_core.errors import DataError
@@ -132,6 +132,23 @@ def test_jitter_is_half_the_time_shared_by_both_frames_and_only_on_inputs(tmp_pa
     # Neither the jitter nor the change of sharpness: a quarter of 200.
     assert 30 < num_plain < 75
     assert has_tint
+
+
+def test_sharpness_varies_to_both_sides_and_equally_in_both_frames() -> None:
+    noise = np.random.default_rng(0).random((3, 40, 60)).astype(np.float32)
+    image = np.stack([cv2.GaussianBlur(channel, (0, 0), 1.0) for channel in noise])
+    contrasts = []
+    for seed in range(40):
+        tgt, src = _refocus(np.random.default_rng(seed), image, image)
+        assert np.array_equal(tgt, src)
+        assert tgt.dtype == np.float32
+        assert tgt.min() >= 0
+        assert tgt.max() <= 1
+        assert tgt.mean() == pytest.approx(image.mean(), abs=2e-3)
+        contrasts.append(tgt.std() / image.std())
+    assert min(contrasts) < 0.85
+    assert max(contrasts) > 1.2
+    assert 10 < sum(contrast < 1 for contrast in contrasts) < 30
 
 
 def test_without_augmentation_nothing_changes(stereo: Sequence) -> None:

@@ -68,8 +68,8 @@ def config(**changes: Any) -> TrainingConfig:
     return parse_config(content, TrainingConfig, "test")
 
 
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    networks = checkpoints.load_checkpoint(path)["networks"]
+def weights(path: Path, kind: str = "networks") -> dict[str, torch.Tensor]:
+    networks = checkpoints.load_checkpoint(path)[kind]
     return {f"{n}.{k}": v for n, state in networks.items() for k, v in state.items()}
 
 
@@ -98,9 +98,25 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(scene: Path, tmp_path: 
     loop.train(settings, scene, tmp_path / "parts", stop_after=2)
     loop.train(settings, scene, tmp_path / "parts", resume=True, stop_after=5)
     parts = loop.train(settings, scene, tmp_path / "parts", resume=True)
-    expected, found = weights(whole), weights(parts)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    for kind in ("networks", "averaged_networks"):
+        expected, found = weights(whole, kind), weights(parts, kind)
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_the_average_of_the_weights_has_a_closed_form(scene: Path, tmp_path: Path) -> None:
+    path, steps = tmp_path / "last.pt", []
+    loop.train(config(averaging=0.75), scene, tmp_path, stop_after=1)
+    steps.append(weights(path))
+    for done in (2, 3):
+        loop.train(config(averaging=0.75), scene, tmp_path, resume=True, stop_after=done)
+        steps.append(weights(path))
+    averaged = weights(path, "averaged_networks")
+    for key, value in averaged.items():
+        if value.is_floating_point():
+            by_hand = 0.75 * (0.75 * steps[0][key] + 0.25 * steps[1][key]) + 0.25 * steps[2][key]
+            torch.testing.assert_close(value, by_hand, rtol=1e-4, atol=1e-6)
+    assert any(not torch.equal(averaged[key], steps[2][key]) for key in averaged)
 
 
 def test_sigkill_loses_no_checkpoint(scene: Path, tmp_path: Path) -> None:
@@ -278,6 +294,28 @@ def test_a_moving_block_teaches_flow_but_not_depth() -> None:
     assert gradient_all is not None
     # A few pixels of the block look right by accident and stay in the band.
     assert inside < 0.1 * gradient_all[0, 0, 22:34, 46:58].abs().sum().item()
+
+
+def test_between_stereo_partners_the_band_withholds_nothing() -> None:
+    batch, prediction = exact_prediction(moving=True)
+    only_depth = LossSettings(
+        scale_weights=(1.0, 0.0, 0.0),
+        depth_smoothness=0,
+        flow_smoothness=0,
+        epipolar=0,
+        flow_photometric=0,
+    )
+
+    def gradient(has_pose: bool) -> torch.Tensor:
+        fresh = leaf(prediction)
+        stereo = batch._replace(has_pose=torch.tensor([has_pose]))
+        losses = CoopNetRecipe(only_depth)(stereo, fresh, rebalance=True)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        assert (losses.statistics is None) == has_pose
+        assert fresh.inverse_depth_tgt[0].grad is not None
+        return fresh.inverse_depth_tgt[0].grad[0, 0, 22:34, 46:58].abs().sum()
+
+    assert gradient(has_pose=True) > 5 * gradient(has_pose=False)
 
 
 def test_depth_and_flow_terms_teach_their_own_networks_only() -> None:
