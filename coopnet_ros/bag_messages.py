@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from rosbags.typesys.store import Typestore
 
-from coopnet_core.errors import InputError
 from coopnet_core.geometry.intrinsics import Intrinsics
 
 
@@ -80,31 +79,3 @@ def image(store: Typestore, head: Any, pixels: npt.NDArray[Any], encoding: str) 
         step=little.nbytes // height,
         data=little.reshape(-1).view(np.uint8),
     )
-
-
-_PIXELS = {
-    "mono8": ("u1", 1),
-    "rgb8": ("u1", 3),
-    "bgr8": ("u1", 3),
-    "32FC1": ("f4", 1),
-    "32FC2": ("f4", 2),
-}
-
-
-def pixels(message: Any) -> npt.NDArray[Any]:
-    """Return the pixels of a ``sensor_msgs/Image`` as (H, W) or (H, W, C).
-
-    Raises:
-        InputError: The encoding is none of mono8, rgb8, bgr8, 32FC1, 32FC2.
-    """
-    if message.encoding not in _PIXELS:
-        raise InputError(
-            f"cannot read image encoding '{message.encoding}', expected {', '.join(_PIXELS)}"
-        )
-    code, channels = _PIXELS[message.encoding]
-    dtype = np.dtype(code).newbyteorder(">" if message.is_bigendian else "<")
-    rows = np.asarray(message.data, np.uint8).reshape(message.height, message.step)
-    row_bytes = message.width * channels * dtype.itemsize
-    values = np.ascontiguousarray(rows[:, :row_bytes]).view(dtype)
-    shape = (message.height, message.width, channels)[: 2 if channels == 1 else 3]
-    return values.reshape(shape)

@@ -28,7 +28,7 @@ IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 
 _STORAGE_SUFFIXES = (".mcap", ".db3")
-_MCAP_MAGIC = b"\x89MCAP0\r\n"
+MCAP_MAGIC = b"\x89MCAP0\r\n"
 
 # What a damaged file makes the parsers of `rosbags` raise.
 DAMAGE = (
@@ -319,9 +319,9 @@ def _explain_damage(path: Path, source: Path, error: BaseException) -> str:
         if file.stat().st_size == 0:
             return f"bag {path} is empty ({file.name} has no bytes): record it again"
         with file.open("rb") as stream:
-            starts_well = stream.read(len(_MCAP_MAGIC)) == _MCAP_MAGIC
-            stream.seek(max(0, file.stat().st_size - len(_MCAP_MAGIC)))
-            ends_well = stream.read() == _MCAP_MAGIC
+            starts_well = stream.read(len(MCAP_MAGIC)) == MCAP_MAGIC
+            stream.seek(max(0, file.stat().st_size - len(MCAP_MAGIC)))
+            ends_well = stream.read() == MCAP_MAGIC
         if starts_well and not ends_well:
             return (
                 f"bag {path} was cut off: {file.name} has no end, as after a killed recorder, a "

@@ -17,11 +17,10 @@ from typing import BinaryIO
 from rosbags.rosbag2.storage_mcap import decompress, get_qos
 
 from coopnet_core.errors import CoopNetError, DataError
-from coopnet_ros.bag_reader import DAMAGE
+from coopnet_ros.bag_reader import DAMAGE, MCAP_MAGIC
 from coopnet_ros.bag_writer import BagWriter
 
 # https://mcap.dev/spec
-_MAGIC = b"\x89MCAP0\r\n"
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK = 0x03, 0x04, 0x05, 0x06
 _RECORD_HEADER = struct.Struct("<BQ")
 _MESSAGE_HEADER = struct.Struct("<HIQQ")
@@ -43,7 +42,7 @@ def recover(source: Path | str, destination: Path | str) -> dict[str, int]:
     """
     file = _mcap_file(Path(source))
     with file.open("rb") as stream:
-        if stream.read(len(_MAGIC)) != _MAGIC:
+        if stream.read(len(MCAP_MAGIC)) != MCAP_MAGIC:
             raise DataError(f"{file} is not an MCAP file: nothing can be saved")
         records = _flat_records(stream)
         first = next(records, None)

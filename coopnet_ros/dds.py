@@ -1,10 +1,12 @@
-"""Shared memory that images fit into, for Fast DDS, and where files of the package are."""
+"""How DDS talks: on this machine alone, and through shared memory that images fit into."""
 
 from __future__ import annotations
 
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from coopnet_core.installed import package_file
 
 if TYPE_CHECKING:
     from rclpy.impl.rcutils_logger import RcutilsLogger
@@ -13,20 +15,6 @@ if TYPE_CHECKING:
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 _TRANSPORTS = "FASTDDS_BUILTIN_TRANSPORTS"
 _DEFAULT_PROFILES = ("DEFAULT_FASTRTPS_PROFILES.xml", "DEFAULT_FASTDDS_PROFILES.xml")
-
-
-def package_file(relative: str) -> Path | None:
-    """Find a file or folder of this package in the repository or where it is installed.
-
-    Args:
-        relative: Path below the repository or below ``share/coopnet_ros``.
-
-    Returns:
-        Its path; None when it is at neither place.
-    """
-    here = Path(__file__).resolve()
-    places = [here.parents[1], *(parent / "share" / "coopnet_ros" for parent in here.parents)]
-    return next((place / relative for place in places if (place / relative).exists()), None)
 
 
 def stay_on_this_machine(env: MutableMapping[str, str]) -> None:

@@ -20,14 +20,14 @@ from pathlib import Path
 
 from coopnet_core.errors import CoopNetError, DataError
 from coopnet_core.inference.bundle import default_bundle_path, load_bundle
+from coopnet_core.installed import package_file
 from coopnet_ros.bag_reader import Bag, camera_topics
-from coopnet_ros.dds import package_file
 from coopnet_ros.demo_processes import Child, ros_environment
 from coopnet_ros.replay_source import COMPRESSED_TYPE
 from coopnet_ros.report import text_table, write_report
 from coopnet_ros.report_data import NODE, TRUTH_TOPIC, Run
 
-_OUTPUTS = (
+OUTPUTS = (
     "depth/image",
     "depth/camera_info",
     "depth/preview",
@@ -172,7 +172,7 @@ def record(
     say(
         f"ROS_DOMAIN_ID {env['ROS_DOMAIN_ID']}, {env['ROS_AUTOMATIC_DISCOVERY_RANGE'].lower()} only"
     )
-    outputs = [f"{NODE}/{output}" for output in _OUTPUTS]
+    outputs = [f"{NODE}/{output}" for output in OUTPUTS]
     topics = [camera.played_topic, camera.camera_info, *outputs]
     topics += ["/tf", "/tf_static", "/diagnostics"]
     topics += [TRUTH_TOPIC] if camera.has_truth else []
@@ -182,7 +182,7 @@ def record(
         recorder = stack.enter_context(Child("recorder", command, logs / "record.log", env))
         node = stack.enter_context(_start_node(camera, bundle, logs, env))
         for topic in outputs:
-            _wait_for(recorder, f"Subscribed to topic '{topic}'", (node, recorder))
+            recorder.wait_for_line(f"Subscribed to topic '{topic}'", _START_TIMEOUT_S, (node,))
         say(f"replaying {bag}")
         replay = stack.enter_context(_start_replay(bag, camera, rate_hz, logs, env, subscribers=2))
         _follow(replay, (node, recorder))
@@ -217,7 +217,7 @@ def run_live(
     with ExitStack() as stack:
         say("starting the perception node")
         node = stack.enter_context(_start_node(camera, bundle, logs, env))
-        _wait_for(node, "listening to", (node,))
+        node.wait_for_line("listening to", _START_TIMEOUT_S)
         replay = stack.enter_context(
             _start_replay(bag, camera, rate_hz, logs, env, subscribers=1, loop=True)
         )
@@ -228,9 +228,7 @@ def run_live(
         print(f"\n    {prefix}rviz2{display} --ros-args -p use_sim_time:=true\n", flush=True)
         try:
             while True:
-                for child in (node, replay):
-                    if child.exit_status is not None:
-                        raise CoopNetError(child.explain_end())
+                _check_alive((node, replay))
                 time.sleep(0.5)
         except KeyboardInterrupt:
             print()
@@ -300,19 +298,6 @@ def _start_replay(
     if camera.image != camera.played_topic:
         arguments += ["-r", f"{camera.image}:={camera.played_topic}"]
     return Child("replay", _module("replay_node", *arguments), logs / "replay.log", env)
-
-
-def _wait_for(child: Child, text: str, watched: Sequence[Child]) -> None:
-    """Wait for a line of one process while all of them must stay alive."""
-    deadline = time.monotonic() + _START_TIMEOUT_S
-    while not child.has_said(text):
-        _check_alive(watched)
-        if time.monotonic() > deadline:
-            raise CoopNetError(
-                f"waited {_START_TIMEOUT_S:.0f} s for {child.name} to say '{text}'; last words of "
-                + "; ".join(f"{other.name} ({other.log}):\n{other.tail()}\n" for other in watched)
-            )
-        time.sleep(0.05)
 
 
 def _follow(replay: Child, watched: Sequence[Child]) -> None:

@@ -77,27 +77,30 @@ class Child:
         """Its latest line of output."""
         return self._lines[-1] if self._lines else ""
 
-    def has_said(self, text: str) -> bool:
-        """Whether a recent line of its output contains ``text``."""
-        with self._changed:
-            return any(text in line for line in self._seen)
-
-    def wait_for_line(self, text: str, timeout_s: float) -> None:
+    def wait_for_line(self, text: str, timeout_s: float, others: Sequence[Child] = ()) -> None:
         """Wait until a line of its output contains ``text``.
 
+        Args:
+            text: Part of the line; it may have come already.
+            timeout_s: Longest time to wait.
+            others: Processes that must stay alive meanwhile.
+
         Raises:
-            CoopNetError: It ended or the time ran out before that.
+            CoopNetError: It or one of the others ended, or the time ran out before that.
         """
         deadline = time.monotonic() + timeout_s
+        children = (self, *others)
         with self._changed:
             while not any(text in line for line in self._seen):
                 remaining_s = deadline - time.monotonic()
-                if self.exit_status is not None and not self._reader.is_alive():
-                    raise CoopNetError(self.explain_end())
+                for child in children:
+                    if child.exit_status is not None and not child._reader.is_alive():
+                        raise CoopNetError(child.explain_end())
                 if remaining_s <= 0:
+                    words = "; ".join(f"{c.name} ({c.log}):\n{c.tail()}" for c in children)
                     raise CoopNetError(
                         f"{self.name} has not said '{text}' within {timeout_s:.0f} s; "
-                        f"its output is in {self.log}:\n{self.tail()}"
+                        f"last words of {words}"
                     )
                 self._changed.wait(min(remaining_s, 0.2))
 

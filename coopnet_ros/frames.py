@@ -87,7 +87,7 @@ def twist_from_step(T_prev_cur: Matrix, dt_s: float) -> npt.NDArray[np.float64]:
     if not dt_s > 0:
         raise InputError(f"a twist needs a positive time step, got {dt_s} s: check the stamps")
     # Through the quaternion: cv2.Rodrigues returns zero for angles below 1e-5.
-    x, y, z, w = quaternion_from_rotation(T_prev_cur[:3, :3])
+    x, y, z, w = rigid.quaternion_from_rotation(T_prev_cur[:3, :3])
     half_sine = float(np.linalg.norm([x, y, z]))
     angle = 2.0 * float(np.arctan2(half_sine, w))
     rotation = np.array([x, y, z]) * (angle / half_sine if half_sine > 0 else 2.0)
@@ -130,44 +130,3 @@ def in_parent_axes(covariance: Matrix, R_parent_child: Matrix) -> Matrix:
 def unknown_covariance() -> Matrix:
     """Return the (6, 6) covariance of something unknown."""
     return np.eye(6) * LOST_VARIANCE
-
-
-def quaternion_from_rotation(R: Matrix) -> tuple[float, float, float, float]:
-    """Return (x, y, z, w), w >= 0, of a rotation matrix (3, 3)."""
-    # Shepperd's method: the largest of the four is computed first, so nothing cancels.
-    trace = float(np.trace(R))
-    squares = np.array([*(2 * np.diag(R) - trace), trace])
-    largest = int(np.argmax(squares))
-    q = np.empty(4)
-    if largest == 3:
-        q[:3] = R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]
-        q[3] = 1.0 + trace
-    else:
-        i, j, k = largest, (largest + 1) % 3, (largest + 2) % 3
-        q[i] = 1.0 + squares[i]
-        q[j], q[k] = R[j, i] + R[i, j], R[k, i] + R[i, k]
-        q[3] = R[k, j] - R[j, k]
-    q /= np.linalg.norm(q) * (1.0 if q[3] >= 0 else -1.0)
-    x, y, z, w = (float(value) for value in q)
-    return x, y, z, w
-
-
-def rotation_from_quaternion(x: float, y: float, z: float, w: float) -> Matrix:
-    """Return the rotation matrix (3, 3) of a quaternion.
-
-    Raises:
-        InputError: All four are (nearly) zero, as in a message that nobody filled.
-    """
-    norm = float(np.sqrt(x * x + y * y + z * z + w * w))
-    if not norm > 1e-6:
-        raise InputError(
-            f"quaternion ({x}, {y}, {z}, {w}) is no rotation: the transform was not filled"
-        )
-    x, y, z, w = x / norm, y / norm, z / norm, w / norm
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )

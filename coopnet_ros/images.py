@@ -1,24 +1,23 @@
-"""Image messages to arrays and back, without copies where the encoding allows it.
+"""Image messages to arrays, without copies where the encoding allows it (no ROS in here).
 
 The common encodings are viewed in place (row step and byte order respected). Everything else goes
-to ``cv_bridge`` where it is installed. Outgoing pixels are copied once, through
-``array.frombytes``: assigning a list or bytes to ``msg.data`` converts element by element and takes
-hundreds of times as long.
+to ``cv_bridge`` where it is installed. Messages of rclpy and those that ``rosbags`` reads have the
+same fields, so both will do.
 """
 
 from __future__ import annotations
 
-import array
-import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
 
-from coopnet_core.errors import InputError
+from coopnet_core.data.images import decode_pixels, image_kind, is_truncated
+from coopnet_core.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import CompressedImage, Image
 
 Array = npt.NDArray[Any]
 
@@ -125,9 +124,6 @@ def rgb_from_image(msg: Image) -> npt.NDArray[np.uint8]:
 def rgb_from_compressed(msg: CompressedImage) -> npt.NDArray[np.uint8]:
     """Decode a JPEG or PNG CompressedImage into 8-bit RGB or grey.
 
-    OpenCV fills the missing part of a truncated JPEG with grey and reports success, so the end
-    marker is looked for first.
-
     Args:
         msg: A ``sensor_msgs/CompressedImage`` of a picture.
 
@@ -137,120 +133,33 @@ def rgb_from_compressed(msg: CompressedImage) -> npt.NDArray[np.uint8]:
     Raises:
         InputError: Not JPEG or PNG, cut short, or not decodable.
     """
-    data = memoryview(msg.data)
-    _check_complete(data, msg.format)
-    # cv2.error is OpenCV's own exception for a damaged stream; None is its other way of saying so.
+    data = bytes(msg.data)
+    _check_is_picture(data, msg.format)
     try:
-        flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise InputError(f"compressed image ({msg.format}) cannot be decoded: {error}") from error
-    if pixels is None:
+        return decode_pixels(data)
+    except DataError as error:
         raise InputError(
             f"compressed image (format '{msg.format}', {len(data)} bytes) cannot be decoded: "
-            "the data is damaged"
-        )
-    if pixels.ndim == 3:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    return np.asarray(pixels, np.uint8)
+            f"{error}"
+        ) from error
 
 
-def image_from_array(pixels: Array, encoding: str, header: Header) -> Image:
-    """Make an Image message from an array.
-
-    Args:
-        pixels: (H, W) or (H, W, C), of the type and channels that ``encoding`` names. Any memory
-            layout and byte order.
-        encoding: One of ``ENCODINGS``.
-        header: Becomes the header of the message (not copied).
-
-    Returns:
-        ``sensor_msgs/Image`` in this machine's byte order, rows without padding.
-
-    Raises:
-        InputError: The encoding is unknown, or the array has another type or shape.
-    """
-    if encoding not in ENCODINGS:
-        raise InputError(
-            f"cannot publish encoding '{encoding}', expected one of {', '.join(ENCODINGS)}"
-        )
-    code, channels = ENCODINGS[encoding]
-    expected = np.dtype(code)
-    found = pixels.shape[2] if pixels.ndim == 3 else 1
-    if pixels.ndim not in (2, 3) or found != channels or pixels.dtype.newbyteorder("=") != expected:
-        raise InputError(
-            f"{encoding} needs an array of {expected.name} with {channels} channel(s), "
-            f"got {pixels.dtype.name} of shape {pixels.shape}"
-        )
-    native = np.ascontiguousarray(pixels, dtype=expected)
-    msg = Image(header=header)
-    msg.height, msg.width = int(native.shape[0]), int(native.shape[1])
-    msg.encoding = encoding
-    msg.is_bigendian = int(sys.byteorder == "big")
-    msg.step = msg.width * channels * expected.itemsize
-    # Published through a byte array: see the note at the top.
-    data = array.array("B")
-    data.frombytes(native.data.cast("B"))
-    msg.data = data
-    return msg
-
-
-def compressed_from_bytes(
-    encoded: bytes | memoryview, image_format: str, header: Header
-) -> CompressedImage:
-    """Make a CompressedImage from encoded bytes.
-
-    Args:
-        encoded: A whole JPEG or PNG file.
-        image_format: What the ``format`` field shall say, such as ``jpeg`` or ``png``.
-        header: Becomes the header of the message (not copied).
-
-    Returns:
-        ``sensor_msgs/CompressedImage``.
-    """
-    msg = CompressedImage(header=header, format=image_format)
-    data = array.array("B")
-    data.frombytes(encoded)
-    msg.data = data
-    return msg
-
-
-def _check_complete(data: memoryview, image_format: str) -> None:
+def _check_is_picture(data: bytes, image_format: str) -> None:
     if "compressedDepth" in image_format:
         raise InputError(
             f"compressed image format '{image_format}' is a depth image, expected a JPEG or PNG "
             "picture; check the image topic"
         )
-    raw = bytes(data)
-    if raw[:2] == b"\xff\xd8":
-        is_complete, kind = _jpeg_is_complete(raw), "JPEG"
-    elif raw[:8] == b"\x89PNG\r\n\x1a\n":
-        is_complete, kind = raw.rfind(b"IEND") > 0, "PNG"
-    else:
+    kind = image_kind(data)
+    if kind is None:
         raise InputError(
-            f"compressed image (format '{image_format}', {len(raw)} bytes) is neither JPEG nor "
-            "PNG: its first bytes are " + (raw[:8].hex(" ") or "missing")
+            f"compressed image (format '{image_format}', {len(data)} bytes) is neither JPEG nor "
+            "PNG: its first bytes are " + (data[:8].hex(" ") or "missing")
         )
-    if not is_complete:
+    if is_truncated(data):
         raise InputError(
-            f"compressed image is a truncated {kind}: {len(raw)} bytes and no end marker"
+            f"compressed image is a truncated {kind}: {len(data)} bytes and no end marker"
         )
-
-
-def _jpeg_is_complete(raw: bytes) -> bool:
-    """Look for the end marker behind the start of scan (an embedded thumbnail has its own)."""
-    position = 2
-    while position + 4 <= len(raw):
-        marker = raw[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        if raw[position] != 0xFF:
-            return False
-        if marker == 0xDA:
-            return raw.find(b"\xff\xd9", position) > 0
-        position += 2 + int.from_bytes(raw[position + 2 : position + 4], "big")
-    return False
 
 
 def _rgb_through_cv_bridge(msg: Image) -> npt.NDArray[np.uint8]:

@@ -132,7 +132,7 @@ def pose_message(T_a_b: Matrix) -> Pose:
     pose = Pose()
     pose.position.x, pose.position.y, pose.position.z = map(float, T_a_b[:3, 3])
     q = pose.orientation
-    q.x, q.y, q.z, q.w = frames.quaternion_from_rotation(T_a_b[:3, :3])
+    q.x, q.y, q.z, q.w = rigid.quaternion_from_rotation(T_a_b[:3, :3])
     return pose
 
 
@@ -145,7 +145,7 @@ def transform_message(
     )
     translation, q = msg.transform.translation, msg.transform.rotation
     translation.x, translation.y, translation.z = map(float, T_parent_child[:3, 3])
-    q.x, q.y, q.z, q.w = frames.quaternion_from_rotation(T_parent_child[:3, :3])
+    q.x, q.y, q.z, q.w = rigid.quaternion_from_rotation(T_parent_child[:3, :3])
     return msg
 
 
@@ -157,6 +157,6 @@ def matrix_from_transform(transform: Transform) -> Matrix:
     """
     q, t = transform.rotation, transform.translation
     matrix = np.eye(4)
-    matrix[:3, :3] = frames.rotation_from_quaternion(q.x, q.y, q.z, q.w)
+    matrix[:3, :3] = rigid.rotation_from_quaternion(q.x, q.y, q.z, q.w)
     matrix[:3, 3] = t.x, t.y, t.z
     return matrix

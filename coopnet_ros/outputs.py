@@ -16,9 +16,21 @@ from coopnet_core.inference import rendering
 from coopnet_core.inference.pipeline import FrameResult
 from coopnet_ros import qos
 from coopnet_ros.camera_info import Calibration, camera_info_from_intrinsics
-from coopnet_ros.images import image_from_array
+from coopnet_ros.image_messages import image_from_array
 from coopnet_ros.odometry import BaseState, PathHistory, odometry_message
 from coopnet_ros.parameters import Settings
+
+TOPICS: dict[str, type] = {
+    "~/depth/image": Image,
+    "~/depth/camera_info": CameraInfo,
+    "~/depth/preview": Image,
+    "~/flow/image": Image,
+    "~/flow/preview": Image,
+    "~/motion/mask": Image,
+    "~/motion/preview": Image,
+    "~/odom": Odometry,
+    "~/path": Path,
+}
 
 # Topic, and the pipeline's output that it needs beyond depth and odometry.
 _NEEDS = {
@@ -59,17 +71,7 @@ class Outputs:
             topic: node.create_lifecycle_publisher(
                 msg_type, topic, qos.output_qos(), qos_overriding_options=qos.overridable()
             )
-            for topic, msg_type in (
-                ("~/depth/image", Image),
-                ("~/depth/camera_info", CameraInfo),
-                ("~/depth/preview", Image),
-                ("~/flow/image", Image),
-                ("~/flow/preview", Image),
-                ("~/motion/mask", Image),
-                ("~/motion/preview", Image),
-                ("~/odom", Odometry),
-                ("~/path", Path),
-            )
+            for topic, msg_type in TOPICS.items()
         }
         self._path = PathHistory(settings.path_length)
         self._path_stamp_s = float("-inf")
@@ -166,9 +168,8 @@ class Outputs:
             self._send("~/flow/preview", rendering.render_flow(flow, full_px), "bgr8", header)
         if self._has_listener("~/motion/preview"):
             picture = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-            if picture.ndim == 3:
-                picture = picture[..., ::-1]
-            self._send("~/motion/preview", rendering.render_mask(picture, mask), "bgr8", header)
+            preview = rendering.render_mask(rendering.to_bgr(picture), mask)
+            self._send("~/motion/preview", preview, "bgr8", header)
 
     def _has_listener(self, topic: str) -> bool:
         return bool(self._publishers[topic].get_subscription_count() > 0)

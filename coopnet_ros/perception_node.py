@@ -253,7 +253,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         self._camera_info = msg
 
     def _on_image(self, msg: Image | CompressedImage) -> None:
-        mailbox = self._mailbox  # a deactivation in the other thread may take it away
+        mailbox = self._mailbox  # none when a message was on its way at deactivation
         if mailbox is not None:
             is_dropped = mailbox.put(_Arrival(msg, time.monotonic()))
             self._monitor.image_received(is_dropped=is_dropped)

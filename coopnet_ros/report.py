@@ -21,6 +21,8 @@ import numpy as np
 
 from coopnet_core import __version__
 from coopnet_core.errors import CoopNetError, DataError
+from coopnet_core.evaluation.odometry_metrics import path_length
+from coopnet_core.evaluation.report import without_nan
 from coopnet_ros import report_pictures as pictures
 from coopnet_ros.report_data import (
     DEPTH,
@@ -161,10 +163,10 @@ def numbers(run: Run) -> dict[str, Any]:
             "num_segments": metrics.num_segments,
             "ate_m": metrics.ate_m,
             "t_err_percent_without_alignment": run.odometry.unaligned.t_err_percent,
-            "path_m": _path_m(run.odometry),
+            "path_m": path_length(run.odometry.truth),
             "poses": len(run.odometry.seconds),
         }
-    plain: dict[str, Any] = _without_nan(result)
+    plain: dict[str, Any] = without_nan(result)
     return plain
 
 
@@ -183,7 +185,7 @@ def text_table(run: Run) -> str:
             f"{name:<14}{messages:>9}{rate:>9}{p50:>16}{p95:>7}{p99:>7}{high:>7}{missing:>9}"
         )
     lines.append("")
-    lines += [f"{name + '':<32}{value}" for name, value in _odometry_rows(run)]
+    lines += [f"{name:<32}{value}" for name, value in _odometry_rows(run)]
     if len(run.mask_share):
         shares = run.mask_share[:, 1] * 100
         lines.append(
@@ -351,7 +353,7 @@ def _trajectory_plot(odometry: Odometry) -> tuple[str, str, str]:
     )
     note = (
         "Circle: start, where both are the same pose. "
-        f"The true path is {_path_m(odometry):.0f} m long. "
+        f"The true path is {path_length(odometry.truth):.0f} m long. "
     )
     if metrics.alignment == "scale":
         note += f"The odometry is multiplied by {metrics.scale:.3f}, the least-squares scale."
@@ -432,7 +434,7 @@ def _odometry_rows(run: Run) -> list[tuple[str, str]]:
             ),
             ("odometry, r_err", f"{metrics.r_err_deg_per_100m:.2f} degrees per 100 m"),
         ]
-    path = _path_m(run.odometry)
+    path = path_length(run.odometry.truth)
     rows.append(("odometry, ATE", f"{metrics.ate_m:.2f} m over {path:.1f} m"))
     if run.trajectory is not None:
         lost, total = int(run.trajectory.lost.sum()), len(run.trajectory.lost)
@@ -487,10 +489,6 @@ def _thinned(values: list[int], most: int) -> list[int]:
     return [values[round(i)] for i in np.linspace(0, len(values) - 1, most)]
 
 
-def _path_m(odometry: Odometry) -> float:
-    return float(np.linalg.norm(np.diff(odometry.truth[:, :3, 3], axis=0), axis=1).sum())
-
-
 def _mean(values: Any) -> float | None:
     return float(np.mean(values)) if len(values) else None
 
@@ -499,16 +497,6 @@ def _number(value: float) -> str:
     if not math.isfinite(value):
         return "-"
     return f"{value:.1f}"
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 if __name__ == "__main__":

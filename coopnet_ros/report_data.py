@@ -7,16 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from coopnet_core.data.images import decode_image
 from coopnet_core.errors import DataError
-from coopnet_core.evaluation.odometry_metrics import OdometryMetrics, align, odometry_metrics
+from coopnet_core.evaluation.odometry_metrics import (
+    OdometryMetrics,
+    align,
+    odometry_metrics,
+    relative_to_first,
+    stands_still,
+)
+from coopnet_core.inference import rigid
+from coopnet_core.inference.egomotion import LOST_VARIANCE
 from coopnet_core.inference.rendering import depth_range
 from coopnet_ros import bag_messages
 from coopnet_ros.bag_reader import IMAGE_TYPES, Bag, BagMessage, describe_topics
+from coopnet_ros.images import array_from_image, rgb_from_compressed, rgb_from_image
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -28,9 +35,6 @@ TRUTH_TOPIC = "/ground_truth/odom"
 
 # Flow and mask compare two images, so the first one has none.
 _NEEDS_PREVIOUS = (FLOW, MASK)
-
-# ROS has no flag for "lost": by convention the pose's variance is then 9999.
-_LOST_VARIANCE = 9999.0
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,7 @@ def read_run(
     Raises:
         DataError: The bag is missing or damaged, has no or several input image topics, or none of
             the node's outputs.
+        InputError: An image message is damaged or has an encoding that cannot be read.
     """
     collected = _Collected()
     with Bag(path) as bag:
@@ -235,6 +240,7 @@ def read_frames(
 
     Raises:
         DataError: The bag is damaged.
+        InputError: An image message is damaged or has an encoding that cannot be read.
     """
     kinds = [kind for kind in (DEPTH, FLOW, MASK) if kind in run.outputs]
     topics = {f"{node}/{kind}": kind for kind in kinds} | {run.image.topic: "image"}
@@ -316,7 +322,7 @@ class _Collected:
         if kind == ODOMETRY:
             self.odometry.append((stamp_ns, *_pose(content)))
             return
-        pixels = bag_messages.pixels(content)
+        pixels = array_from_image(content)
         if kind == DEPTH:
             self.output_size = (pixels.shape[1], pixels.shape[0])
             self.depth_ranges.append(depth_range(pixels[::2, ::2]))
@@ -390,18 +396,14 @@ def _latency(image: Stream, output: Stream, kind: str) -> Latency:
 def _pose(message: Any) -> tuple[Float64, bool]:
     """Return T_odom_base and whether tracking is lost."""
     pose = message.pose.pose
-    x, y, z, w = (float(getattr(pose.orientation, axis)) for axis in "xyzw")
-    norm = (x * x + y * y + z * z + w * w) ** 0.5
-    T = np.eye(4)
-    if norm > 0:
-        x, y, z, w = x / norm, y / norm, z / norm, w / norm
-        T[:3, :3] = [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    T[:3, 3] = [pose.position.x, pose.position.y, pose.position.z]
-    return T, float(message.pose.covariance[0]) >= _LOST_VARIANCE
+    q = [float(getattr(pose.orientation, axis)) for axis in "xyzw"]
+    T_odom_base = np.eye(4)
+    # Where nobody filled the orientation in, the positions still make a path.
+    if any(q):
+        T_odom_base[:3, :3] = rigid.rotation_from_quaternion(*q)
+    T_odom_base[:3, 3] = [pose.position.x, pose.position.y, pose.position.z]
+    # ROS has no flag for "lost": the variance says it.
+    return T_odom_base, float(message.pose.covariance[0]) >= LOST_VARIANCE
 
 
 def _trajectory(rows: list[tuple[int, Float64, bool]]) -> Trajectory | None:
@@ -421,11 +423,9 @@ def _score(estimate: Trajectory | None, truth: Trajectory | None, start_ns: int)
     common, own, true = np.intersect1d(estimate.stamps_ns, truth.stamps_ns, return_indices=True)
     if len(common) < 2:
         return None
-    poses, expected = (
-        np.asarray(np.linalg.inv(p[0]) @ p, np.float64)
-        for p in (estimate.poses[own], truth.poses[true])
-    )
-    if not np.ptp(poses[:, :3, 3], axis=0).max() > 0:
+    poses = relative_to_first(estimate.poses[own])
+    expected = relative_to_first(truth.poses[true])
+    if stands_still(poses):
         # Nothing to fit a scale to: the camera has not moved, or the node says so.
         aligned = poses
         metrics = odometry_metrics(poses, expected, "none")
@@ -442,17 +442,13 @@ def _score(estimate: Trajectory | None, truth: Trajectory | None, start_ns: int)
 
 
 def _picture(content: Any) -> npt.NDArray[np.uint8]:
-    if hasattr(content, "format"):
-        return decode_image(bytes(content.data), "in the recording")
-    pixels = bag_messages.pixels(content)
-    if content.encoding == "bgr8":
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    return np.asarray(pixels, np.uint8)
+    is_compressed = hasattr(content, "format")
+    return rgb_from_compressed(content) if is_compressed else rgb_from_image(content)
 
 
 def _frame(stamp_ns: int, parts: dict[str, Any]) -> Frame:
     def pixels(kind: str) -> npt.NDArray[Any] | None:
-        return bag_messages.pixels(parts[kind]) if kind in parts else None
+        return array_from_image(parts[kind]) if kind in parts else None
 
     depth, flow, mask = pixels(DEPTH), pixels(FLOW), pixels(MASK)
     return Frame(

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from coopnet_core.inference.rendering import render_depth, render_flow, render_mask
+from coopnet_core.inference.rendering import render_depth, render_flow, render_mask, to_bgr
 from coopnet_ros.report_data import Frame, Run
 
 Picture = npt.NDArray[np.uint8]
@@ -48,11 +48,7 @@ def draw_panels(frame: Frame, run: Run) -> Panels:
     Returns:
         The panels; depth and flow keep the size that the node gave them.
     """
-    image = frame.image
-    if image.ndim == 3:
-        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
-    else:
-        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), np.uint8)
+    image = to_bgr(frame.image)
     return Panels(
         image=image,
         depth=(

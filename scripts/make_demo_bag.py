@@ -22,6 +22,7 @@ from rosbags.typesys.store import Typestore
 from coopnet_core.data.kitti_odometry import read_sequence
 from coopnet_core.data.sequence import Sequence
 from coopnet_core.errors import CoopNetError
+from coopnet_core.inference.rigid import quaternion_from_rotation
 from coopnet_ros import bag_messages
 from coopnet_ros.bag_writer import BagWriter, default_typestore, reliable_qos
 
@@ -119,7 +120,9 @@ def _odometry(store: Typestore, stamps_ns: list[int], poses: Matrix, index: int)
         pose=types["geometry_msgs/msg/PoseWithCovariance"](
             types["geometry_msgs/msg/Pose"](
                 point(*(float(value) for value in T_odom_base[:3, 3])),
-                types["geometry_msgs/msg/Quaternion"](*quaternion(T_odom_base[:3, :3])),
+                types["geometry_msgs/msg/Quaternion"](
+                    *quaternion_from_rotation(T_odom_base[:3, :3])
+                ),
             ),
             np.zeros(36),
         ),
@@ -137,9 +140,9 @@ def _twist(
     duration_s = (stamps_ns[after] - stamps_ns[before]) / 1e9
     R_base_odom = poses[index][:3, :3].T
     linear = R_base_odom @ (poses[after][:3, 3] - poses[before][:3, 3]) / duration_s
-    x, y, z, w = quaternion(poses[before][:3, :3].T @ poses[after][:3, :3])
+    x, y, z, _ = quaternion_from_rotation(poses[before][:3, :3].T @ poses[after][:3, :3])
     # For the small rotations between frames, 2 * vector part is the rotation vector.
-    angular = 2 * np.array([x, y, z]) * np.sign(w) / duration_s
+    angular = 2 * np.array([x, y, z]) / duration_s
     return tuple(float(value) for value in linear), tuple(float(value) for value in angular)
 
 
@@ -151,39 +154,10 @@ def _static_transform(store: Typestore, stamp_ns: int) -> Any:
         CAMERA_FRAME,
         types["geometry_msgs/msg/Transform"](
             types["geometry_msgs/msg/Vector3"](x, y, z),
-            types["geometry_msgs/msg/Quaternion"](*quaternion(_T_BASE_CAM[:3, :3])),
+            types["geometry_msgs/msg/Quaternion"](*quaternion_from_rotation(_T_BASE_CAM[:3, :3])),
         ),
     )
     return types["tf2_msgs/msg/TFMessage"]([transform])
-
-
-def quaternion(R: Matrix) -> tuple[float, float, float, float]:
-    """Return (x, y, z, w) of a rotation matrix, w not negative.
-
-    The largest component comes from the diagonal, the others from it (Shepperd 1978), so that no
-    difference of nearly equal numbers is divided by.
-    """
-    squares = np.array(
-        [
-            1 + R[0, 0] - R[1, 1] - R[2, 2],
-            1 - R[0, 0] + R[1, 1] - R[2, 2],
-            1 - R[0, 0] - R[1, 1] + R[2, 2],
-            1 + R[0, 0] + R[1, 1] + R[2, 2],
-        ]
-    )
-    products = np.array(
-        [
-            [squares[0], R[0, 1] + R[1, 0], R[0, 2] + R[2, 0], R[2, 1] - R[1, 2]],
-            [R[0, 1] + R[1, 0], squares[1], R[1, 2] + R[2, 1], R[0, 2] - R[2, 0]],
-            [R[0, 2] + R[2, 0], R[1, 2] + R[2, 1], squares[2], R[1, 0] - R[0, 1]],
-            [R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1], squares[3]],
-        ]
-    )
-    q = products[int(np.argmax(squares))]
-    q = q / np.linalg.norm(q)
-    q = -q if q[3] < 0 else q
-    x, y, z, w = (float(value) for value in q)
-    return x, y, z, w
 
 
 if __name__ == "__main__":

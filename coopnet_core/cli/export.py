@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"export needs {error.name}, which is not installed: "
-            "pip install 'coopnet_ros[export]', or run scripts/setup.sh dev"
+            "run scripts/setup.sh dev, or pip install '.[export]' in a checkout"
         ) from error
 
     checkpoint = load_checkpoint(args.checkpoint)
@@ -194,15 +194,16 @@ def read_scores(path: Path) -> list[Scores]:
 def read_frame_pairs(folder: Path) -> list[tuple[Any, Any]]:
     """Read pairs of (current, previous) images spread over a folder, RGB or mono uint8.
 
+    Neighbours are those in natural order (``2.png`` before ``10.png``).
+
     Raises:
         ExportError: The folder has fewer than two images.
         DataError: An image cannot be read.
     """
-    from coopnet_core.data.images import IMAGE_SUFFIXES, read_image
+    from coopnet_core.data.image_folder import image_files
+    from coopnet_core.data.images import read_image
 
-    paths = []
-    if folder.is_dir():
-        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    paths = image_files(folder) if folder.is_dir() else []
     if len(paths) < 2:
         raise ExportError(
             f"{folder} must be a folder of two or more consecutive images, found {len(paths)}: "

@@ -14,7 +14,7 @@ COMMANDS = ("train", "export", "evaluate", "predict")
 
 EXAMPLES = """examples:
   coopnet train --data ~/data --out runs/first
-  coopnet export runs/first/last.pt --out my_bundle
+  coopnet export runs/first/last.pt --out my_bundle --frames photos/
   coopnet evaluate --bundle my_bundle --data ~/data --out scores
   coopnet predict --bundle my_bundle photos/ --out pictures
 """

@@ -77,7 +77,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--threads", type=int, default=0, help="threads per network (default 0: all cores)"
     )
-    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+    parser.add_argument(
+        "--no-progress", action="store_true", help="no progress bar, and no lines in its place"
+    )
     parser.set_defaults(run=run)
 
 
@@ -205,12 +207,11 @@ def _preview(
     import cv2
     import numpy as np
 
-    from coopnet_core.inference.rendering import render_depth, render_flow, render_mask
+    from coopnet_core.inference.rendering import render_depth, render_flow, render_mask, to_bgr
 
     height, width = result.depth.shape
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    to_bgr = cv2.COLOR_GRAY2BGR if small.ndim == 2 else cv2.COLOR_RGB2BGR
-    frame = np.asarray(cv2.cvtColor(small, to_bgr), np.uint8)
+    frame = to_bgr(np.asarray(small, np.uint8))
     flow = np.zeros((height, width, 2), np.float32) if result.flow is None else result.flow
     left = np.vstack([frame, render_flow(flow, flow_range)])
     right = np.vstack(
@@ -227,14 +228,10 @@ def _write_image(path: Path, image: npt.NDArray[Any]) -> None:
 
 
 def _write_pose(trajectory: TextIO, result: FrameResult) -> None:
-    import cv2
-    import numpy as np
+    from coopnet_core.inference.rigid import quaternion_from_rotation
 
-    axis_angle = cv2.Rodrigues(result.T_odom_cam[:3, :3])[0].ravel()
-    half = float(np.linalg.norm(axis_angle)) / 2
-    # sin(half) / (2 half), which is 1/2 at rest.
-    x, y, z = axis_angle * (0.5 * np.sinc(half / np.pi))
-    numbers = [*result.T_odom_cam[:3, 3], x, y, z, np.cos(half)]
+    T_odom_cam = result.T_odom_cam
+    numbers = [*T_odom_cam[:3, 3], *quaternion_from_rotation(T_odom_cam[:3, :3])]
     text = " ".join(f"{value:.9g}" for value in numbers)
     trajectory.write(f"{result.stamp_ns / 1e9:.9f} {text}\n")
 

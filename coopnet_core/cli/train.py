@@ -99,5 +99,5 @@ def run(args: argparse.Namespace) -> int:
             checkpoint_every=args.checkpoint_every,
             report=logger,
         )
-    print(f"written: {checkpoint}\nnext: coopnet export {checkpoint} --out BUNDLE")
+    print(f"written: {checkpoint}\nnext: coopnet export {checkpoint} --out BUNDLE --frames DIR")
     return 0

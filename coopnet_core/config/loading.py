@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -11,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from coopnet_core.errors import ConfigError
+from coopnet_core.installed import package_file, package_folders
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -86,14 +86,10 @@ def default_recipe_path(name: str = DEFAULT_RECIPE) -> Path:
     Raises:
         ConfigError: There is none of that name; the message lists those that are there.
     """
-    here = Path(__file__).resolve().parent
-    prefixes = list(here.parents)
-    prefixes += [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
-    folders = [here.parents[1] / "config" / "recipes"]
-    folders += [prefix / "share" / "coopnet_ros" / "config" / "recipes" for prefix in prefixes]
-    for folder in folders:
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
+    found = package_file(f"config/recipes/{name}.yaml")
+    if found is not None:
+        return found
+    folders = [folder / "config" / "recipes" for folder in package_folders()]
     names = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     raise ConfigError(
         f"no included recipe {name!r} (found: {', '.join(names) or 'none'}): give a YAML file"

@@ -45,10 +45,7 @@ def read_sequence(
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"image folder {folder} does not exist")
-    found = sorted(
-        (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES),
-        key=lambda path: _natural_key(path.name),
-    )
+    found = image_files(folder)
     if not found:
         raise DataError(f"no images in {folder}; expected files ending in {IMAGE_SUFFIXES}")
     indices = tuple(range(len(found))) if frames is None else tuple(sorted(frames))
@@ -73,6 +70,14 @@ def read_sequence(
         raise DataError(f"the frame rate must be positive, got {rate_hz}")
     return Sequence(
         name=folder.name, paths=paths, indices=indices, intrinsics=intrinsics, stamps_ns=stamps_ns
+    )
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the images of a folder in natural order (``2.png`` before ``10.png``)."""
+    return sorted(
+        (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES),
+        key=lambda path: _natural_key(path.name),
     )
 
 

@@ -1,4 +1,4 @@
-"""Reading single images with errors that name the file."""
+"""Decoding of images, and reading them from files with errors that name the file."""
 
 from __future__ import annotations
 
@@ -49,21 +49,60 @@ def decode_image(data: bytes, name: str) -> npt.NDArray[np.uint8]:
     """
     if not data:
         raise DataError(f"image {name} is empty (0 bytes); copy it again")
-    if _is_truncated(data):
+    if is_truncated(data):
         raise DataError(
             f"image {name} is truncated: its end marker is missing after {len(data)} bytes; "
             "copy it again"
         )
+    try:
+        return decode_pixels(data)
+    except DataError as error:
+        raise DataError(f"cannot decode image {name} ({len(data)} bytes): {error}") from error
+
+
+def decode_pixels(data: bytes) -> npt.NDArray[np.uint8]:
+    """Decode an encoded image; OpenCV takes a cut-off one too, so ask :func:`is_truncated` first.
+
+    Args:
+        data: Encoded image in any format that OpenCV reads.
+
+    Returns:
+        uint8, (H, W) gray or (H, W, 3) RGB, as stored.
+
+    Raises:
+        DataError: It cannot be decoded. The message says why; the caller knows which image it was.
+    """
     # A calibration is for the pixels as they are stored: no turning by what EXIF says.
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    # cv2.error is OpenCV's own exception for a damaged stream; None is its other way of saying so.
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise DataError(str(error)) from error
     if image is None:
-        raise DataError(
-            f"cannot decode image {name} ({len(data)} bytes): it is damaged or not an image"
-        )
+        raise DataError("it is damaged or not an image")
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return np.ascontiguousarray(image, dtype=np.uint8)
+
+
+def image_kind(data: bytes) -> str | None:
+    """Return ``JPEG`` or ``PNG`` after the first bytes of an encoded image; None for the rest."""
+    if data.startswith(b"\xff\xd8"):
+        return "JPEG"
+    return "PNG" if data.startswith(b"\x89PNG\r\n\x1a\n") else None
+
+
+def is_truncated(data: bytes) -> bool:
+    """Tell whether an encoded JPEG or PNG lacks its end; of other formats this cannot be told.
+
+    OpenCV fills the missing part of a cut-off JPEG with gray and reports success.
+    """
+    kind = image_kind(data)
+    if kind == "JPEG":
+        return not _jpeg_has_end(data)
+    # The last chunk of a PNG is empty, so its checksum is always the same.
+    return kind == "PNG" and b"IEND\xaeB`\x82" not in data
 
 
 def read_image_sized(path: Path, width: int, height: int) -> npt.NDArray[np.uint8]:
@@ -89,12 +128,20 @@ def read_image_sized(path: Path, width: int, height: int) -> npt.NDArray[np.uint
     return image
 
 
-def _is_truncated(data: bytes) -> bool:
-    # OpenCV fills the missing part of a cut-off JPEG with gray and reports success. Inside
-    # entropy-coded data 0xff is always stuffed, so an end marker (d9) can follow the last start of
-    # scan (da) only when the image is complete.
-    if data.startswith(b"\xff\xd8"):
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda") or b"\xff\xd9" not in data
-    if data.startswith(b"\x89PNG"):
-        return b"IEND" not in data[-64:]
+def _jpeg_has_end(data: bytes) -> bool:
+    """Look for the end marker behind the start of scan (an embedded thumbnail has its own).
+
+    Behind it 0xff is always stuffed, so that the end marker cannot be part of the picture.
+    """
+    position = 2
+    while position + 4 <= len(data):
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        if data[position] != 0xFF:
+            return False
+        if marker == 0xDA:
+            return data.find(b"\xff\xd9", position) > 0
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return False

@@ -156,9 +156,14 @@ def stands_still(poses: Float64) -> bool:
     return bool(np.ptp(poses[:, :3, 3], axis=0).max() == 0)
 
 
+def path_length(poses: Float64) -> float:
+    """Return the length of a trajectory (N, 4, 4), in the unit of its positions."""
+    return float(_distances(poses)[-1])
+
+
 def default_lengths(truth: Float64) -> tuple[float, ...]:
     """Return KITTI's segment lengths, or short ones where the path allows none of KITTI's."""
-    return KITTI_LENGTHS_M if _distances(truth)[-1] > KITTI_LENGTHS_M[0] else SHORT_LENGTHS_M
+    return KITTI_LENGTHS_M if path_length(truth) > KITTI_LENGTHS_M[0] else SHORT_LENGTHS_M
 
 
 def segment_errors(

@@ -15,7 +15,7 @@ from coopnet_core.evaluation.benchmark import Results
 from coopnet_core.evaluation.runner import FrameOutput
 from coopnet_core.evaluation.task_odometry import GROUND_TRUTH
 from coopnet_core.evaluation.tasks import Recorded
-from coopnet_core.inference.rendering import render_depth, render_flow, render_mask
+from coopnet_core.inference.rendering import render_depth, render_flow, render_mask, to_bgr
 
 try:
     from matplotlib.figure import Figure
@@ -180,9 +180,7 @@ def _save_trajectories(trajectories: dict[str, Float64], path: Path) -> None:
 
 
 def _image(run: Recorded, place: int) -> Picture:
-    image = read_image(run.sequence.paths[place])
-    code = cv2.COLOR_GRAY2BGR if image.ndim == 2 else cv2.COLOR_RGB2BGR
-    return np.asarray(cv2.cvtColor(image, code), np.uint8)
+    return to_bgr(read_image(run.sequence.paths[place]))
 
 
 def _spread(places: range) -> list[int]:

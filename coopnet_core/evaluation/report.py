@@ -37,7 +37,7 @@ def write_report(
                 "title": task.title,
                 "data": task.data,
                 "protocol": task.protocol,
-                "rows": [_without_nan(row) for row in task.rows],
+                "rows": without_nan(task.rows),
                 "notes": task.notes,
             }
             for task in tasks
@@ -86,8 +86,12 @@ def _cell(value: str | float) -> str:
     return str(value)
 
 
-def _without_nan(row: Row) -> dict[str, str | float | int | None]:
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in row.items()
-    }
+def without_nan(value: Any) -> Any:
+    """Return plain data for JSON: in dicts and lists too, what is not finite becomes None."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -202,13 +201,6 @@ def run_flow_in_strips(
         chosen = np.flatnonzero(nearest == number)
         flow[chosen] = full[chosen - top]
     return flow
-
-
-def to_gray(image: npt.NDArray[np.uint8]) -> Gray:
-    """Return the luminance (BT.601) of an RGB image, or the gray image as it is."""
-    if image.ndim == 2:
-        return image
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def _pixels_last(flow: FloatArray) -> Float32:

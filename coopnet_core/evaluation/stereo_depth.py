@@ -9,6 +9,7 @@ import numpy.typing as npt
 from coopnet_core.data.images import read_image_sized
 from coopnet_core.data.sequence import Sequence
 from coopnet_core.errors import DataError, ShapeError
+from coopnet_core.inference.preprocess import to_gray
 
 # Beyond this, half a pixel of disparity is a relative error of 15 % and more on half-size images.
 MAX_STEREO_DEPTH_M = 50.0
@@ -68,8 +69,8 @@ def stereo_depth(sequence: Sequence, place: int) -> npt.NDArray[np.float32]:
     if right_path is None or sequence.baseline_m is None:
         raise DataError(f"{sequence.name}: frame {sequence.indices[place]} has no right image")
     camera = sequence.intrinsics
-    left = _gray(read_image_sized(sequence.paths[place], camera.width, camera.height))
-    right = _gray(read_image_sized(right_path, camera.width, camera.height))
+    left = to_gray(read_image_sized(sequence.paths[place], camera.width, camera.height))
+    right = to_gray(read_image_sized(right_path, camera.width, camera.height))
     disparity = stereo_disparity(left, right)
     with np.errstate(invalid="ignore", divide="ignore"):
         depth = camera.fx * sequence.baseline_m / disparity
@@ -99,9 +100,3 @@ def _match(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> npt.NDA
     disparity = matcher.compute(padded[0], padded[1])[:, pad:].astype(np.float32) / 16
     disparity[disparity <= 0] = np.nan
     return np.asarray(disparity, np.float32)
-
-
-def _gray(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    if image.ndim == 2:
-        return image
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)

@@ -11,9 +11,10 @@ import numpy.typing as npt
 from coopnet_core.data import middlebury
 from coopnet_core.data.images import read_image
 from coopnet_core.evaluation import baselines, flow_metrics
-from coopnet_core.evaluation.runner import run_flow, run_flow_in_strips, to_gray
+from coopnet_core.evaluation.runner import run_flow, run_flow_in_strips
 from coopnet_core.evaluation.tasks import Recorded, Row, Task
 from coopnet_core.inference.bundle import Bundle
+from coopnet_core.inference.preprocess import to_gray
 from coopnet_core.inference.runtime import Runtime
 
 Float32 = npt.NDArray[np.float32]

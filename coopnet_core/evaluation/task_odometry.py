@@ -10,6 +10,7 @@ from coopnet_core.evaluation import baselines
 from coopnet_core.evaluation.odometry_metrics import (
     ALIGNMENTS,
     odometry_metrics,
+    path_length,
     relative_to_first,
     stands_still,
     trajectory_from_steps,
@@ -94,7 +95,7 @@ def odometry_task(run: Recorded, trajectories: dict[str, Float64], is_metric: bo
                     "segments": score.num_segments,
                 }
             )
-    path_m = float(np.linalg.norm(np.diff(truth[:, :3, 3], axis=0), axis=1).sum())
+    path_m = path_length(truth)
     num_lost = sum(output.is_lost for output in run.outputs)
     return Task(
         name="odometry_kitti_03",

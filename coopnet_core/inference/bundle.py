@@ -7,7 +7,6 @@ that a half-copied or edited bundle is refused before it drives anything.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,10 +14,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from coopnet_core.errors import BundleError
+from coopnet_core.installed import SHARE, package_file, package_folders
 
 SCHEMA_VERSION = 1
 BUNDLE_FILE = "bundle.json"
-SHARE_NAME = "coopnet_ros"
 DEFAULT_BUNDLE = "small"
 
 NetworkName = Literal["depth", "pose", "flow"]
@@ -205,8 +204,8 @@ def load_bundle(path: str | Path) -> Bundle:
     if not directory.is_dir():
         raise BundleError(
             f"no bundle at {directory}: expected a directory with {BUNDLE_FILE}; "
-            "make one with 'coopnet export CHECKPOINT --out DIR' or leave the parameter empty "
-            "for the included one"
+            "make one with 'coopnet export CHECKPOINT --out DIR --frames IMAGES' or leave the "
+            "parameter empty for the included one"
         )
     info = _read_info(directory / BUNDLE_FILE)
     for network in NETWORK_NAMES:
@@ -233,17 +232,13 @@ def default_bundle_path(name: str = DEFAULT_BUNDLE) -> Path:
     Raises:
         BundleError: None of the places has it; the message lists them.
     """
-    here = Path(__file__).resolve().parent
-    checkout = here.parents[1] / "bundles" / name
-    prefixes = list(here.parents)
-    prefixes += [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
-    installed = [prefix / "share" / SHARE_NAME / "bundles" / name for prefix in prefixes]
-    for candidate in (checkout, *installed):
-        if (candidate / BUNDLE_FILE).is_file():
-            return candidate
+    found = package_file(f"bundles/{name}/{BUNDLE_FILE}")
+    if found is not None:
+        return found.parent
+    root = package_folders()[0]
     raise BundleError(
-        f"no included bundle {name!r}: looked at {checkout} and for share/{SHARE_NAME}/bundles/"
-        f"{name} above {here} and in AMENT_PREFIX_PATH; give a bundle directory instead"
+        f"no included bundle {name!r}: looked at {root / 'bundles' / name} and for {SHARE}/bundles/"
+        f"{name} in {root}, above it and in AMENT_PREFIX_PATH; give a bundle directory instead"
     )
 
 

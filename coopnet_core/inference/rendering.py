@@ -40,6 +40,12 @@ def depth_range(depth: Float32, low: float = 0.02, high: float = 0.95) -> tuple[
     return near, max(far, near * 1.01)
 
 
+def to_bgr(image: Image) -> Image:
+    """Return an RGB or gray picture, (H, W, 3) or (H, W), as BGR, (H, W, 3)."""
+    code = cv2.COLOR_GRAY2BGR if image.ndim == 2 else cv2.COLOR_RGB2BGR
+    return np.asarray(cv2.cvtColor(image, code), np.uint8)
+
+
 def render_depth(depth: Float32, near: float, far: float) -> Image:
     """Colour depth with magma on inverse depth: near is bright, far is dark.
 
@@ -102,9 +108,7 @@ def render_mask(image: Image, mask: Mask | None, opacity: float = 0.55) -> Image
     Returns:
         (H, W, 3) BGR.
     """
-    canvas = image.copy()
-    if canvas.ndim == 2:
-        canvas = np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), np.uint8)
+    canvas = to_bgr(image) if image.ndim == 2 else image.copy()
     if mask is None:
         return canvas
     height, width = canvas.shape[:2]

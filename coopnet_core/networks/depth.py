@@ -26,10 +26,12 @@ FINEST_DECODER_STRIDE = 2
 
 def conv_block(in_channels: int, out_channels: int) -> nn.Sequential:
     """Build two 3x3 convolutions, each with ELU."""
+    # Zeros outside the picture would tell the network where its border is, and what lies there is
+    # seldom taught, since the other view does not see it: depth then has a frame.
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=1),
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="replicate"),
         nn.ELU(inplace=True),
-        nn.Conv2d(out_channels, out_channels, 3, padding=1),
+        nn.Conv2d(out_channels, out_channels, 3, padding=1, padding_mode="replicate"),
         nn.ELU(inplace=True),
     )
 
@@ -75,7 +77,7 @@ class DepthNetwork(nn.Module):
             channels = width
             if stride == FINEST_DECODER_STRIDE or stride in OUTPUT_STRIDES:
                 outputs = FINEST_DECODER_STRIDE**2 if stride == FINEST_DECODER_STRIDE else 1
-                head = nn.Conv2d(width, outputs, 3, padding=1)
+                head = nn.Conv2d(width, outputs, 3, padding=1, padding_mode="replicate")
                 nn.init.normal_(head.weight, std=1e-3)
                 nn.init.constant_(head.bias, _initial_logit())  # type: ignore[arg-type]
                 self.heads.append(head)

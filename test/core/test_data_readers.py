@@ -263,6 +263,32 @@ def test_cut_off_image_is_refused_at_every_length(tmp_path: Path, suffix: str) -
             read_image(path)
 
 
+def test_a_thumbnail_does_not_hide_that_a_jpeg_is_cut_off() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    encoded, thumbnail = (
+        cv2.imencode(".jpg", picture)[1].tobytes() for picture in (image, image[:8, :8])
+    )
+    segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    whole = encoded[:2] + segment + encoded[2:]
+    assert decode_image(whole + bytes(100), "padded").shape == (40, 60, 3)
+    for kept in (len(segment) + 2, len(whole) - 9):
+        with pytest.raises(DataError, match="cut is truncated"):
+            decode_image(whole[:kept], "cut")
+
+
+def test_a_png_ends_with_its_last_chunk_and_not_before() -> None:
+    encoded = cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes()
+    assert decode_image(encoded + bytes(100), "padded").shape == (4, 4)
+    with pytest.raises(DataError, match="cut is truncated"):
+        decode_image(encoded[:-1], "cut")
+
+
+@pytest.mark.parametrize("data", [b"\xff\xd8\xff\xda\x00\x02\xff\xd9", b"GIF89a  ", bytes(30)])
+def test_what_is_no_picture_is_refused_by_name(data: bytes) -> None:
+    with pytest.raises(DataError, match=f"cannot decode image odd .{len(data)} bytes"):
+        decode_image(data, "odd")
+
+
 def test_images_come_as_gray_or_rgb(tmp_path: Path) -> None:
     red = np.zeros((4, 4, 3), np.uint8)
     red[..., 2] = 200  # OpenCV writes BGR

@@ -12,6 +12,7 @@ from coopnet_core.evaluation.odometry_metrics import (
     align,
     default_lengths,
     odometry_metrics,
+    path_length,
     relative_to_first,
     segment_errors,
     trajectory_from_steps,
@@ -72,6 +73,13 @@ def test_constant_yaw_drift_is_the_rotation_error() -> None:
     score = odometry_metrics(_drive(150, 1.0, np.radians(0.02)), truth, "none")
     assert score.r_err_deg_per_100m == pytest.approx(0.02 * 101)
     assert score.rpe_rotation_deg == pytest.approx(0.02)
+
+
+def test_the_length_of_a_path_is_that_of_its_steps() -> None:
+    poses = np.tile(np.eye(4), (3, 1, 1))
+    poses[1, :3, 3] = poses[2, :3, 3] = 3.0, 0.0, 4.0
+    poses[2, 1, 3] = 2.0
+    assert path_length(poses) == pytest.approx(7.0)
 
 
 def test_short_paths_use_short_segments() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from tiny_bundle import block_flow, textured_image, write_tiny_bundle
 from toy_networks import toy_networks
 
 import coopnet_core.networks
+from coopnet_core.cli.export import read_frame_pairs
 from coopnet_core.cli.main import main
+from coopnet_core.cli.predict import _with_progress
 from coopnet_core.data.image_folder import write_calibration
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.inference.bundle import load_bundle
@@ -74,6 +77,22 @@ def test_predict_writes_everything(
         rows = list(csv.DictReader(stream))
     assert [row["tracking"] for row in rows] == ["initialising"] + ["tracking"] * 3
     assert float(rows[1]["total_ms"]) > 0
+
+
+def test_predict_shows_progress_without_rich(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The package rich comes with training; where only the runtime is installed, lines will do."""
+    monkeypatch.setitem(sys.modules, "rich.progress", None)
+    assert list(_with_progress(range(0, 102, 2), True)) == list(range(0, 102, 2))
+    assert capsys.readouterr().err == "frame 1 of 51\nframe 51 of 51\n"
+
+
+def test_frames_to_check_an_export_on_are_neighbours(tmp_path: Path) -> None:
+    for number in range(12):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((4, 4), number, np.uint8))
+    pairs = read_frame_pairs(tmp_path)
+    assert [int(current[0, 0]) - int(previous[0, 0]) for current, previous in pairs] == [1] * 5
 
 
 def test_predict_skips_frames(photos: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tiny_bundle import write_tiny_bundle
 
+from coopnet_core import installed
 from coopnet_core.errors import BundleError
-from coopnet_core.inference import bundle as bundle_module
 from coopnet_core.inference.bundle import default_bundle_path, load_bundle
 
 
@@ -112,8 +112,8 @@ def test_the_default_bundle_is_found_in_a_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tiny_bundle(_made(tmp_path / "checkout" / "bundles") / "some")
-    fake = tmp_path / "checkout" / "coopnet_core" / "inference" / "bundle.py"
-    monkeypatch.setattr(bundle_module, "__file__", str(fake))
+    fake = tmp_path / "checkout" / "coopnet_core" / "installed.py"
+    monkeypatch.setattr(installed, "__file__", str(fake))
     assert default_bundle_path("some") == tmp_path / "checkout" / "bundles" / "some"
 
 
@@ -123,9 +123,7 @@ def test_the_default_bundle_is_found_where_it_is_installed(
     share = _made(tmp_path / "prefix" / "share" / "coopnet_ros" / "bundles")
     write_tiny_bundle(share / "some")
     site = tmp_path / "prefix" / "lib" / "python3.12" / "site-packages"
-    monkeypatch.setattr(
-        bundle_module, "__file__", str(site / "coopnet_core" / "inference" / "bundle.py")
-    )
+    monkeypatch.setattr(installed, "__file__", str(site / "coopnet_core" / "installed.py"))
     assert default_bundle_path("some") == share / "some"
 
 

@@ -12,6 +12,7 @@ from coopnet_core.inference.rendering import (
     render_depth,
     render_flow,
     render_mask,
+    to_bgr,
 )
 
 
@@ -76,6 +77,12 @@ def test_the_wheel_has_no_seam() -> None:
     flow = np.stack([np.cos(angles), np.sin(angles)], axis=-1)[None].astype(np.float32)
     colors = render_flow(flow * np.float32(0.999), 1.0)[0].astype(int)
     assert np.abs(np.diff(colors, axis=0)).max() < 20
+
+
+def test_pictures_turn_to_bgr() -> None:
+    rgb = np.array([[[1, 2, 3]]], np.uint8)
+    assert to_bgr(rgb).tolist() == [[[3, 2, 1]]]
+    assert to_bgr(rgb[..., 0]).tolist() == [[[1, 1, 1]]]
 
 
 def test_the_mask_is_laid_over_the_image() -> None:

@@ -120,12 +120,3 @@ def test_bag_maker_moves_poses_into_the_base_frame() -> None:
     np.testing.assert_allclose(base[0], np.eye(4), atol=1e-12)
     np.testing.assert_allclose(base[1, :3, 3], [1, 0, 0], atol=1e-12)
     np.testing.assert_allclose(base[1, :3, :3], [[0, -1, 0], [1, 0, 0], [0, 0, 1]], atol=1e-12)
-
-    for R in (np.eye(3), base[1, :3, :3], np.diag([1.0, -1, -1]), np.diag([-1.0, 1, -1])):
-        x, y, z, w = maker.quaternion(R)
-        rebuilt = [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-        np.testing.assert_allclose(rebuilt, R, atol=1e-12)

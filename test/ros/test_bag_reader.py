@@ -16,6 +16,7 @@ from coopnet_ros.bag_reader import Bag, camera_topics
 from coopnet_ros.bag_recovery import main as recover_main
 from coopnet_ros.bag_recovery import recover
 from coopnet_ros.bag_writer import BagWriter, default_typestore, reliable_qos
+from coopnet_ros.images import array_from_image
 
 STORE = default_typestore()
 IMAGE = "sensor_msgs/msg/Image"
@@ -48,7 +49,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         images = [bag.deserialize(m) for m in bag.messages(["/cam/image_raw"])]
         later = list(bag.messages(["/cam/image_raw"], start_ns=10**9 + 10**8))
         info = bag.deserialize(next(bag.messages(["/cam/camera_info"])))
-    assert [int(bag_messages.pixels(image)[0, 0]) for image in images] == [0, 1, 2]
+    assert [int(array_from_image(image)[0, 0]) for image in images] == [0, 1, 2]
     assert [m.stamp_ns for m in later] == [10**9 + 10**8, 10**9 + 2 * 10**8]
     assert (info.width, info.height, info.k[0], info.p[2]) == (8, 6, 7.0, 3.5)
 
@@ -188,7 +189,7 @@ def test_cut_off_bag_is_recovered(tmp_path: Path) -> None:
         Bag(path)
     assert recover(path, tmp_path / "saved") == {"/image": 15}
     with Bag(tmp_path / "saved") as bag:
-        values = [int(bag_messages.pixels(bag.deserialize(m))[0, 0]) for m in bag.messages()]
+        values = [int(array_from_image(bag.deserialize(m))[0, 0]) for m in bag.messages()]
     assert values == list(range(15))
     writer.close()
 

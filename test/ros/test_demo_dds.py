@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from coopnet_core.installed import package_file
 from coopnet_ros.dds import (
     PROFILE_VARIABLES,
     enlarge_shared_memory,
-    package_file,
     stay_on_this_machine,
 )
 from coopnet_ros.demo_processes import free_domain_id, ros_environment

@@ -16,12 +16,14 @@ from synthetic_recording import LATENCY_NS, odometry, write_recording
 from coopnet_core.errors import DataError, InputError
 from coopnet_ros import bag_messages
 from coopnet_ros.bag_writer import BagWriter, default_typestore
+from coopnet_ros.images import ENCODINGS, array_from_image, rgb_from_image
 from coopnet_ros.report import main, write_report
-from coopnet_ros.report_data import DEPTH, FLOW, MASK, frame_stamps, read_frames, read_run
+from coopnet_ros.report_data import DEPTH, FLOW, MASK, _pose, frame_stamps, read_frames, read_run
 from coopnet_ros.report_pictures import depth_bar, draw_panels, flow_wheel, still
 from coopnet_ros.report_plots import Series, line_plot, sliding_rate, ticks, top_view
 
 STORE = default_typestore()
+IMAGE = "sensor_msgs/msg/Image"
 
 
 @pytest.fixture(scope="module")
@@ -192,8 +194,35 @@ def test_unusable_recordings_are_explained(
 def test_unknown_encoding_is_named() -> None:
     head = bag_messages.header(STORE, 0, "camera")
     message = bag_messages.image(STORE, head, np.zeros((2, 2), np.uint8), "bayer_rggb8")
-    with pytest.raises(InputError, match="'bayer_rggb8', expected mono8"):
-        bag_messages.pixels(message)
+    with pytest.raises(InputError, match=r"'bayer_rggb8'.*expected one of mono8"):
+        array_from_image(message)
+
+
+@pytest.mark.parametrize("encoding", ["mono8", "rgb8", "bgr8", "32FC1", "32FC2"])
+def test_messages_of_a_bag_are_viewed_like_those_of_a_topic(encoding: str) -> None:
+    code, channels = ENCODINGS[encoding]
+    values = np.arange(6 * channels, dtype=code).reshape(2, 3, channels)
+    expected = values[..., 0] if channels == 1 else values
+    head = bag_messages.header(STORE, 0, "camera")
+    data = STORE.serialize_cdr(bag_messages.image(STORE, head, expected, encoding), IMAGE)
+    message = STORE.deserialize_cdr(data, IMAGE)
+    np.testing.assert_array_equal(array_from_image(message), expected)
+    if encoding == "bgr8":
+        np.testing.assert_array_equal(rgb_from_image(message), expected[..., ::-1])
+
+
+def motion_to(x: float, y: float, z: float) -> np.ndarray:
+    pose = np.eye(4)
+    pose[:3, 3] = x, y, z
+    return pose
+
+
+def test_a_pose_without_orientation_keeps_its_position() -> None:
+    message = odometry(bag_messages.header(STORE, 0, "odom"), motion_to(1.0, 2.0, 3.0))
+    message.pose.pose.orientation.w = 0.0
+    pose, is_lost = _pose(message)
+    np.testing.assert_array_equal(pose, motion_to(1.0, 2.0, 3.0))
+    assert not is_lost
 
 
 def test_ticks_are_round_and_inside() -> None:

@@ -183,8 +183,11 @@ def test_end_of_a_process_is_reported_with_its_last_words(tmp_path: Path) -> Non
     )
     with Child("node", [sys.executable, "-c", stubborn], tmp_path / "log") as child:
         child.wait_for_line("up", PATIENCE_S)
-        with pytest.raises(CoopNetError, match="has not said 'ready' within 0 s"):
+        with pytest.raises(CoopNetError, match=r"has not said 'ready' within 0 s(.|\n)*\n *up"):
             child.wait_for_line("ready", 0.1)
+        ended = Child("recorder", [sys.executable, "-c", script], tmp_path / "other_log")
+        with ended, pytest.raises(CoopNetError, match=r"recorder has ended(.|\n)*no disk"):
+            child.wait_for_line("ready", PATIENCE_S, (ended,))
         assert child.stop(timeout_s=0.3) == -signal.SIGTERM
 
 

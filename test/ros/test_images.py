@@ -21,11 +21,10 @@ from coopnet_ros.camera_info import (
     rectification_maps,
     rectify,
 )
+from coopnet_ros.image_messages import image_from_array
 from coopnet_ros.images import (
     ENCODINGS,
     array_from_image,
-    compressed_from_bytes,
-    image_from_array,
     rgb_from_compressed,
     rgb_from_image,
 )
@@ -50,6 +49,10 @@ def picture(height: int = 60, width: int = 80) -> np.ndarray:
 
 def jpeg(image: np.ndarray) -> bytes:
     return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def compressed(data: bytes, image_format: str = "jpeg") -> CompressedImage:
+    return CompressedImage(data=data, format=image_format)
 
 
 @pytest.mark.parametrize("encoding", sorted(ENCODINGS))
@@ -153,19 +156,19 @@ def test_an_array_of_the_wrong_type_is_not_published() -> None:
 
 def test_jpeg_and_png_are_decoded() -> None:
     image = picture()
-    decoded = rgb_from_compressed(compressed_from_bytes(jpeg(image), "jpeg", Header()))
+    decoded = rgb_from_compressed(compressed(jpeg(image)))
     assert np.abs(decoded.astype(int) - image).mean() < 8
     png = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
-    lossless = rgb_from_compressed(compressed_from_bytes(png, "rgb8; png compressed", Header()))
+    lossless = rgb_from_compressed(compressed(png, "rgb8; png compressed"))
     np.testing.assert_array_equal(lossless, image)
     grey = cv2.imencode(".jpg", image[..., 0])[1].tobytes()
-    assert rgb_from_compressed(compressed_from_bytes(grey, "jpeg", Header())).shape == (60, 80)
+    assert rgb_from_compressed(compressed(grey)).shape == (60, 80)
 
 
 @pytest.mark.parametrize("fraction", [0.2, 0.5, 0.9, 0.999])
 def test_a_truncated_jpeg_is_refused(fraction: float) -> None:
     encoded = jpeg(picture())
-    msg = compressed_from_bytes(encoded[: int(len(encoded) * fraction)], "jpeg", Header())
+    msg = compressed(encoded[: int(len(encoded) * fraction)])
     with pytest.raises(InputError, match="truncated JPEG"):
         rgb_from_compressed(msg)
 
@@ -175,14 +178,14 @@ def test_a_thumbnail_does_not_hide_that_a_jpeg_is_truncated() -> None:
     thumbnail = jpeg(picture(8, 8))
     segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
     whole = encoded[:2] + segment + encoded[2:]
-    assert rgb_from_compressed(compressed_from_bytes(whole, "jpeg", Header())).shape[:2] == (60, 80)
+    assert rgb_from_compressed(compressed(whole)).shape[:2] == (60, 80)
     with pytest.raises(InputError, match="truncated JPEG"):
-        rgb_from_compressed(compressed_from_bytes(whole[:-9], "jpeg", Header()))
+        rgb_from_compressed(compressed(whole[:-9]))
 
 
 def test_padding_behind_a_jpeg_is_allowed() -> None:
     padded = jpeg(picture()) + bytes(16)
-    assert rgb_from_compressed(compressed_from_bytes(padded, "jpeg", Header())).shape == (60, 80, 3)
+    assert rgb_from_compressed(compressed(padded)).shape == (60, 80, 3)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +200,7 @@ def test_padding_behind_a_jpeg_is_allowed() -> None:
 )
 def test_other_compressed_data_is_refused(data: bytes, image_format: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        rgb_from_compressed(CompressedImage(data=data, format=image_format))
+        rgb_from_compressed(compressed(data, image_format))
 
 
 def test_intrinsics_survive_the_round_trip() -> None:

@@ -22,7 +22,7 @@ from tf2_msgs.msg import TFMessage
 from tiny_bundle import textured_image, write_tiny_bundle
 
 from coopnet_core.geometry.intrinsics import Intrinsics
-from coopnet_ros.images import image_from_array
+from coopnet_ros.image_messages import image_from_array
 
 pytestmark = pytest.mark.ros
 

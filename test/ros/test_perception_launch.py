@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -29,6 +32,32 @@ def test_rviz_shows_every_output_in_the_frame_odom() -> None:
         topics.add(display.get("Depth Map Topic", display.get("Topic", {}).get("Value")))
     assert topics >= {f"/coopnet/{topic}" for topic in SHOWN}
     assert "rviz_default_plugins/TF" in {display["Class"] for display in config["Displays"]}
+
+
+def launch_constant(name: str) -> Any:
+    """A constant of the launch file, which cannot be imported where launch is not installed."""
+    tree = ast.parse((ROOT / "launch" / "coopnet.launch.py").read_text("utf-8"))
+    for node in tree.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(target, ast.Name) and target.id == name:
+            return node.value  # type: ignore[attr-defined]
+    raise AssertionError(f"no {name} in the launch file")
+
+
+def test_the_interface_page_explains_every_launch_argument_and_no_other() -> None:
+    arguments = {entry.elts[0].value for entry in launch_constant("ARGUMENTS").elts}
+    page = (ROOT / "docs" / "interface.md").read_text("utf-8")
+    table = page.partition("## Launch arguments")[2]
+    first_cells = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(first_cells))) == sorted(arguments)
+
+
+def test_the_demo_records_and_rviz_is_remapped_for_every_output() -> None:
+    demo = pytest.importorskip("coopnet_ros.demo")
+    outputs = pytest.importorskip("coopnet_ros.outputs")
+    topics = {name.removeprefix("~/") for name in outputs.TOPICS}
+    assert set(demo.OUTPUTS) == topics
+    assert set(ast.literal_eval(launch_constant("OUTPUTS"))) == topics
 
 
 @pytest.mark.ros

@@ -121,21 +121,6 @@ def test_covariances_move_as_samples_do() -> None:
     assert np.abs(error).max() < 0.1
 
 
-@pytest.mark.parametrize(
-    "rotation", [(0, 0, 0), (3.1, 0, 0), (0, 3.1, 0), (0, 0, 3.1), (0.3, -0.2, 1.0)]
-)
-def test_quaternions_survive_the_round_trip(rotation: tuple[float, float, float]) -> None:
-    R = motion((0, 0, 0), rotation)[:3, :3]
-    q = frames.quaternion_from_rotation(R)
-    assert q[3] >= 0
-    np.testing.assert_allclose(frames.rotation_from_quaternion(*q), R, atol=1e-12)
-
-
-def test_a_zero_quaternion_is_refused() -> None:
-    with pytest.raises(InputError, match="is no rotation"):
-        frames.rotation_from_quaternion(0, 0, 0, 0)
-
-
 def test_odometry_grows_uncertain_and_says_so_when_lost() -> None:
     odometry = BaseOdometry(frames.base_from_camera([0, 0, 0, 0, 0, 0]))
     start = odometry.step(result(None, np.eye(4), Tracking.INITIALISING), 0.0)

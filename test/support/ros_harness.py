@@ -42,7 +42,7 @@ from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_ros.camera_info import camera_info_from_intrinsics
 from coopnet_ros.dds import stay_on_this_machine
 from coopnet_ros.demo_processes import free_domain_id
-from coopnet_ros.images import compressed_from_bytes, image_from_array
+from coopnet_ros.image_messages import image_from_array
 
 ROOT = Path(__file__).resolve().parents[2]
 CAMERA_FRAME = "camera_optical_frame"
@@ -223,7 +223,7 @@ class Harness:
     def send_jpeg(self, stamp_ns: int, image: np.ndarray, *, num_bytes: int | None = None) -> None:
         """Publish a JPEG of an RGB picture, cut off after ``num_bytes``."""
         encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
-        msg = compressed_from_bytes(encoded[:num_bytes], "jpeg", self.header(stamp_ns))
+        msg = CompressedImage(header=self.header(stamp_ns), format="jpeg", data=encoded[:num_bytes])
         self.compressed_publisher.publish(msg)
 
     # Output
