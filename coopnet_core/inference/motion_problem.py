@@ -72,7 +72,7 @@ class MotionProblem:
         return np.concatenate(lengths)
 
     def refine(self, T_prev_cur: Float64) -> Float64:
-        """Minimise a Geman-McClure cost, first with a wide tolerance, then with a narrow one.
+        """Minimise Tukey's biweight cost, first with a wide tolerance, then with a narrow one.
 
         Args:
             T_prev_cur: (4, 4) to start from.
@@ -224,7 +224,13 @@ class MotionProblem:
 
 
 def _robust_weights(along: Float64, across: Float64, widening: float) -> Float64:
-    weights: Float64 = (1 + (along * along + across * across) / (CHI2 * widening)) ** -2
+    """Tukey's biweight: a point that disagrees has no say, (N,).
+
+    Even a small weight is too much for what lies far off, a thing that moves by itself: where the
+    points hardly tell a step to the side from a turn, nothing else would hold the motion.
+    """
+    squared = along * along + across * across
+    weights: Float64 = np.maximum(1 - squared / (CHI2 * widening), 0) ** 2
     return weights
 
 

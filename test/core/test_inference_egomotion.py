@@ -10,6 +10,7 @@ from flow_noise import frame_pair, spoil
 from synthetic_world import camera, motion, render_pair
 
 from coopnet_core.inference import rigid
+from coopnet_core.inference.correspondences import sharp_image
 from coopnet_core.inference.egomotion import LOST_VARIANCE, estimate_egomotion
 from coopnet_core.inference.egomotion_config import EgomotionConfig
 
@@ -109,7 +110,7 @@ def test_points_are_polished_on_the_images() -> None:
 
 
 def test_polishing_works_on_images_of_another_size() -> None:
-    large = render_pair(MOTIONS["drive"], intrinsics=camera(832, 256))
+    large = render_pair(MOTIONS["drive"], intrinsics=camera().resized(832, 256))
     pair = replace(
         frame_pair(render_pair(MOTIONS["drive"])),
         sharp_cur=large.cur.image,
@@ -120,6 +121,39 @@ def test_polishing_works_on_images_of_another_size() -> None:
     metres, degrees = errors(result.T_prev_cur, MOTIONS["drive"])
     assert metres < 0.01
     assert degrees < 0.01
+
+
+@pytest.mark.parametrize("focal", [0.5, 1.2])
+def test_polished_steps_are_neither_too_long_nor_too_short(focal: float) -> None:
+    """Pictures shrunk from a larger camera's, and flow that is a third of a pixel off."""
+    small = camera(focal=focal)
+    ratios = []
+    for name in ("drive", "curve", "sideways"):
+        exact = render_pair(MOTIONS[name], None, small)
+        large = render_pair(MOTIONS[name], None, small.resized(1248, 384))
+        sharp_cur, sharp_prev = (
+            sharp_image(view.image, 416, 128) for view in (large.cur, large.prev)
+        )
+        for seed in range(3):
+            pair = frame_pair(spoil(exact, noise_px=0.3, noise_cell_px=32, seed=seed))
+            pair = replace(pair, sharp_cur=sharp_cur, sharp_prev=sharp_prev)
+            found = estimate_egomotion(pair, NO_GUESS, CONFIG).T_prev_cur
+            assert found is not None
+            assert errors(found, MOTIONS[name])[1] < 0.05
+            lengths = [np.linalg.norm(step[:3, 3]) for step in (found, MOTIONS[name])]
+            ratios.append(lengths[0] / lengths[1])
+    assert np.mean(ratios) == pytest.approx(1, abs=0.01)
+    np.testing.assert_allclose(ratios, 1, atol=0.03)
+
+
+@pytest.mark.parametrize("name", ["drive", "curve", "turn", "slow"])
+def test_what_moves_by_itself_does_not_pull_at_the_motion(name: str) -> None:
+    pair = render_pair(MOTIONS[name], mover_step=(0.4, 0.0, 0.3))
+    result = estimate_egomotion(frame_pair(pair), NO_GUESS, CONFIG)
+    assert result.T_prev_cur is not None
+    metres, degrees = errors(result.T_prev_cur, MOTIONS[name])
+    assert metres < 1e-3
+    assert degrees < 2e-3
 
 
 @pytest.mark.parametrize("noise_px", [0.0, 0.3])

@@ -45,9 +45,9 @@ class Pair:
     intrinsics: Intrinsics
 
 
-def camera(width: int = 416, height: int = 128) -> Intrinsics:
-    """Return a camera like KITTI's at this size."""
-    return Intrinsics(width, height, 0.58 * width, 0.58 * width, 0.49 * width, 0.48 * height)
+def camera(width: int = 416, height: int = 128, focal: float = 0.58) -> Intrinsics:
+    """Return a camera like KITTI's at this size; ``focal`` is relative to the width."""
+    return Intrinsics(width, height, focal * width, focal * width, 0.49 * width, 0.48 * height)
 
 
 def motion(

@@ -114,11 +114,25 @@ def write_tiny_bundle(
 
 def textured_image(width: int, height: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     """Return a smooth random RGB image, (height, width, 3) uint8, with texture at every scale."""
+    return _noise(width, height, [(cells, 2 * cells) for cells in (4, 8, 16)], seed)
+
+
+def textured_strip(width: int, height: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Return the same for large or long pictures: squares of noise, the smallest of 4 pixels."""
+    sides = [side for side in (4, 8, 16, 32, 64) if side <= height]
+    return _noise(width, height, [(height // side, width // side) for side in sides], seed)
+
+
+def _noise(
+    width: int, height: int, grids: list[tuple[int, int]], seed: int
+) -> npt.NDArray[np.uint8]:
+    """Return the mean of noise on grids of (rows, columns), RGB."""
     rng = np.random.default_rng(seed)
     image = np.zeros((height, width, 3), np.float32)
-    for cells in (4, 8, 16):
-        coarse = rng.uniform(0, 255, (cells, 2 * cells, 3)).astype(np.float32)
-        image += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) / 3
+    for rows, columns in grids:
+        coarse = rng.uniform(0, 255, (rows, columns, 3)).astype(np.float32)
+        finer = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+        image += finer / len(grids)
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
