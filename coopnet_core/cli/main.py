@@ -1,4 +1,4 @@
-"""The ``coopnet`` command: train, export, evaluate, predict."""
+"""The ``coopnet`` command: train, export, evaluate, predict, bench."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from coopnet_core import __version__
 from coopnet_core.errors import CoopNetError
 
-COMMANDS = ("train", "export", "evaluate", "predict")
+COMMANDS = ("train", "export", "evaluate", "predict", "bench")
 
 EXAMPLES = """examples:
   coopnet train --data ~/data --out runs/first
   coopnet export runs/first/last.pt --out my_bundle --frames photos/
   coopnet evaluate --bundle my_bundle --data ~/data --out scores
   coopnet predict --bundle my_bundle photos/ --out pictures
+  coopnet bench --bundle my_bundle --frames photos/
 """
 
 

@@ -50,7 +50,7 @@ class OnnxRuntime:
         if num_threads < 0:
             raise InputError(f"num_threads must be 0 (all cores) or more, got {num_threads}")
         self._image_shape = (1, 3, bundle.height, bundle.width)
-        threads = num_threads or _usable_cores()
+        threads = num_threads or usable_cores()
         self._sessions = {
             name: _session(bundle, name, threads, onnxruntime) for name in NETWORK_NAMES
         }
@@ -86,7 +86,8 @@ class OnnxRuntime:
         return outputs
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Return the number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,0 +1,1 @@
+"""How long the networks and the whole pipeline take, side by side with a baseline."""
