@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         from coopnet_core.export.bundle_writer import BundleMetadata, export_bundle
         from coopnet_core.networks import build_networks
-        from coopnet_core.training.checkpoint import load_checkpoint
+        from coopnet_core.training.checkpoint import load_checkpoint, load_weights
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"export needs {error.name}, which is not installed: "
@@ -100,16 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
     checkpoint = load_checkpoint(args.checkpoint)
     networks = build_networks(checkpoint["variant"])
-    # What a run averages is better than where it happened to stop; older checkpoints lack it.
-    weights = checkpoint.get("averaged_networks", checkpoint["networks"])
-    for name, network in networks._asdict().items():
-        try:
-            network.load_state_dict(weights[name])
-        except (KeyError, RuntimeError) as error:
-            raise ExportError(
-                f"{args.checkpoint} does not fit the {name} network of variant "
-                f"{checkpoint['variant']!r}: {error}; use the version of coopnet that wrote it"
-            ) from error
+    load_weights(networks, args.checkpoint)
     config: dict[str, Any] = checkpoint["config"]
     metadata = BundleMetadata(
         name=args.name or args.out.resolve().name,

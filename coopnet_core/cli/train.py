@@ -42,6 +42,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/last.pt")
     parser.add_argument(
+        "--start-from",
+        type=Path,
+        default=None,
+        metavar="CHECKPOINT",
+        help="start a new run with the weights of another one",
+    )
+    parser.add_argument(
         "--checkpoint-every", type=positive_int, default=200, metavar="STEPS", help="default: 200"
     )
     parser.add_argument(
@@ -96,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
             args.data,
             args.out,
             resume=args.resume,
+            start_from=args.start_from,
             checkpoint_every=args.checkpoint_every,
             report=logger,
         )

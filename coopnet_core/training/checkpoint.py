@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from coopnet_core.errors import TrainingError
+from coopnet_core.networks import Networks
 
 SCHEMA = 1
 REQUIRED_KEYS = ("schema", "networks", "variant", "width", "height", "step", "config")
@@ -62,3 +63,22 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         )
     result: dict[str, Any] = content
     return result
+
+
+def load_weights(networks: Networks, path: Path) -> None:
+    """Put the weights of a checkpoint into networks: averaged over its run, where it has those.
+
+    Raises:
+        TrainingError: The checkpoint cannot be read, or is of another variant or version.
+    """
+    content = load_checkpoint(path)
+    # What a run averages is better than where it happened to stop; older checkpoints lack it.
+    weights = content.get("averaged_networks", content["networks"])
+    for name, network in networks._asdict().items():
+        try:
+            network.load_state_dict(weights[name])
+        except (KeyError, RuntimeError) as error:
+            raise TrainingError(
+                f"{path} does not fit the {name} network (variant of the checkpoint: "
+                f"{content['variant']!r}): {error}; use the version of coopnet that wrote it"
+            ) from error

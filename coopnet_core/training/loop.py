@@ -21,7 +21,7 @@ from coopnet_core.losses.rebalancing import ratios
 from coopnet_core.networks import build_networks
 from coopnet_core.recipes.coopnet import CoopNetRecipe
 from coopnet_core.training.batches import batches
-from coopnet_core.training.checkpoint import load_checkpoint, save_checkpoint
+from coopnet_core.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from coopnet_core.training.model import CoTrainingModel, with_known_pose
 from coopnet_core.training.schedule import learning_rate_at
 from coopnet_core.training.sources import collect_pairs
@@ -72,6 +72,7 @@ def train(
     run_dir: Path,
     *,
     resume: bool = False,
+    start_from: Path | None = None,
     checkpoint_every: int = 200,
     report: Callable[[StepReport], None] = lambda _: None,
     fabric: Fabric | None = None,
@@ -85,6 +86,7 @@ def train(
         run_dir: Where checkpoints go.
         resume: Go on from ``run_dir/last.pt``; on one CPU the result is that of a run that was
             never stopped, bit for bit.
+        start_from: Checkpoint of another run whose (averaged) weights are the first ones.
         checkpoint_every: Steps between checkpoints.
         report: Called after every step.
         fabric: Device and precision; the best device here when not given. One process only.
@@ -107,9 +109,11 @@ def train(
     seed_everything(config.seed, verbose=False)
     networks = build_networks(
         config.variant,
-        pretrained=config.pretrained and not resume,
+        pretrained=config.pretrained and not resume and start_from is None,
         imagenet_weights=config.imagenet_weights,
     )
+    if start_from is not None:
+        load_weights(networks, start_from)
     model: Any = CoTrainingModel(networks)
     model.to(memory_format=torch.channels_last)
     # One optimiser per network: gradients are clipped apart, so that none takes another's share.
@@ -144,6 +148,7 @@ def train(
             stage.height,
             seed=config.seed,
             cache=FrameCache(stage.width, stage.height, is_gray=config.color == "gray"),
+            zoom=stage.zoom,
         )
         clock = time.perf_counter()
         steps = range(step, stage_end)

@@ -119,6 +119,20 @@ def test_the_average_of_the_weights_has_a_closed_form(scene: Path, tmp_path: Pat
     assert any(not torch.equal(averaged[key], steps[2][key]) for key in averaged)
 
 
+def test_a_run_starts_from_the_averaged_weights_of_another(scene: Path, tmp_path: Path) -> None:
+    first = loop.train(config(), scene, tmp_path / "first", stop_after=2)
+    frozen = config(learning_rate=1e-12, final_learning_rate=1e-12, weight_decay=0.0, seed=7)
+    second = loop.train(frozen, scene, tmp_path / "second", start_from=first, stop_after=1)
+    expected, found = weights(first, "averaged_networks"), weights(second)
+    for key in (name for name in expected if name.endswith("weight")):
+        torch.testing.assert_close(found[key], expected[key], rtol=0, atol=1e-6)
+    content = checkpoints.load_checkpoint(first)
+    del content["averaged_networks"]["pose"]
+    checkpoints.save_checkpoint(tmp_path / "half.pt", content)
+    with pytest.raises(TrainingError, match="does not fit the pose network"):
+        loop.train(frozen, scene, tmp_path / "third", start_from=tmp_path / "half.pt")
+
+
 def test_sigkill_loses_no_checkpoint(scene: Path, tmp_path: Path) -> None:
     config_path = tmp_path / "run.yaml"
     settings = config(
