@@ -61,13 +61,6 @@ class Stage(Settings):
         description="Select pixels and use occlusion; false is the warm-up, in which every network "
         "learns from its own error on every pixel in view.",
     )
-    zoom: float = Field(
-        default=1.0,
-        ge=1,
-        le=2,
-        description="Learn from random windows down to 1 / zoom of the picture, enlarged: another "
-        "horizon and focal length each time, so that few scenes are not learnt by heart.",
-    )
 
 
 class BandSettings(Settings):

@@ -13,7 +13,6 @@ import torch
 from coopnet_core.data.images import read_image_sized
 from coopnet_core.data.pairs import PairRecord
 from coopnet_core.errors import DataError
-from coopnet_core.geometry.intrinsics import Intrinsics
 
 Item = dict[str, torch.Tensor]
 
@@ -90,7 +89,6 @@ class PairDataset:
         seed: int = 0,
         tint: float = 0.0,
         cache: FrameCache | None = None,
-        zoom: float = 1.0,
     ) -> None:
         """Prepare the data set; images are read when they are first asked for.
 
@@ -103,8 +101,6 @@ class PairDataset:
             seed: Seed of the augmentation, >= 0.
             tint: Largest relative change of a colour channel, such as 0.05; 0 for gray cameras.
             cache: Cache to share with another data set of the same size.
-            zoom: Both images are cut to one random window, down to 1 / zoom of their size, and
-                enlarged again: the horizon moves and the focal length changes. 1 leaves it out.
 
         Raises:
             DataError: There are no pairs, or the cache has another image size.
@@ -122,7 +118,6 @@ class PairDataset:
         self.augment = augment
         self.seed = seed
         self.tint = tint
-        self.zoom = zoom
         self.cache = cache if cache is not None else FrameCache(width, height)
 
     def __len__(self) -> int:
@@ -167,9 +162,6 @@ class PairDataset:
             camera = camera.flipped()
             T_src_tgt = _MIRROR @ T_src_tgt @ _MIRROR
 
-        if self.augment and self.zoom > 1:
-            tgt, src, camera = _zoom(rng, tgt, src, camera, self.zoom)
-
         image_tgt, image_src = _to_unit_chw(tgt), _to_unit_chw(src)
         input_tgt, input_src = image_tgt, image_src
         if is_jittered:
@@ -213,28 +205,6 @@ def _jitter(
         return np.ascontiguousarray(jittered ** np.float32(gamma), dtype=np.float32)
 
     return apply(image_tgt), apply(image_src)
-
-
-def _zoom(
-    rng: np.random.Generator,
-    image_tgt: npt.NDArray[np.uint8],
-    image_src: npt.NDArray[np.uint8],
-    camera: Intrinsics,
-    largest: float,
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], Intrinsics]:
-    """Enlarge one random window of both images to their size, and say which camera sees that."""
-    factor = rng.uniform(1.0, largest)
-    width, height = round(camera.width / factor), round(camera.height / factor)
-    x0 = int(rng.integers(camera.width - width + 1))
-    y0 = int(rng.integers(camera.height - height + 1))
-
-    def apply(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        window = image[y0 : y0 + height, x0 : x0 + width]
-        enlarged = cv2.resize(window, (camera.width, camera.height), interpolation=cv2.INTER_LINEAR)
-        return np.asarray(enlarged, np.uint8)
-
-    window_camera = camera.cropped(x0, y0, width, height)
-    return apply(image_tgt), apply(image_src), window_camera.resized(camera.width, camera.height)
 
 
 def _refocus(

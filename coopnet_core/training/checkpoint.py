@@ -79,6 +79,6 @@ def load_weights(networks: Networks, path: Path) -> None:
             network.load_state_dict(weights[name])
         except (KeyError, RuntimeError) as error:
             raise TrainingError(
-                f"{path} does not fit the {name} network (variant of the checkpoint: "
+                f"{path} does not fit the {name} network (the checkpoint is of variant "
                 f"{content['variant']!r}): {error}; use the version of coopnet that wrote it"
             ) from error

@@ -148,7 +148,6 @@ def train(
             stage.height,
             seed=config.seed,
             cache=FrameCache(stage.width, stage.height, is_gray=config.color == "gray"),
-            zoom=stage.zoom,
         )
         clock = time.perf_counter()
         steps = range(step, stage_end)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from coopnet_core.data.dataset import FrameCache, PairDataset, _refocus, _zoom
+from coopnet_core.data.dataset import FrameCache, PairDataset, _refocus
 from coopnet_core.data.pairs import PairRecord, stereo_pairs, temporal_pairs
 from coopnet_core.data.sequence import Sequence
 from coopnet_core.errors import DataError
@@ -132,33 +132,6 @@ def test_jitter_is_half_the_time_shared_by_both_frames_and_only_on_inputs(tmp_pa
     # Neither the jitter nor the change of sharpness: a quarter of 200.
     assert 30 < num_plain < 75
     assert has_tint
-
-
-def test_zoomed_windows_and_their_camera_agree() -> None:
-    # Gray levels that say where a pixel was before: its column in one image, its row in the other.
-    camera = Intrinsics(120, 60, 70.0, 68.0, 61.0, 28.0)
-    columns = np.tile(2 * np.arange(120, dtype=np.uint8), (60, 1))
-    rows = np.tile(4 * np.arange(60, dtype=np.uint8)[:, None], (1, 120))
-    focal_lengths = []
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        tgt, src, zoomed = _zoom(rng, columns, rows, camera, 1.5)
-        u = (np.arange(120) - zoomed.cx) / zoomed.fx * camera.fx + camera.cx
-        v = (np.arange(60) - zoomed.cy) / zoomed.fy * camera.fy + camera.cy
-        inner_u, inner_v = slice(2, -2), slice(2, -2)  # at the border nothing lies beyond
-        np.testing.assert_allclose(tgt[30, inner_u] / 2, u[inner_u], atol=0.5)
-        np.testing.assert_allclose(src[inner_v, 60] / 4, v[inner_v], atol=0.4)
-        assert (zoomed.width, zoomed.height) == (120, 60)
-        focal_lengths.append(zoomed.fx / camera.fx)
-    assert min(focal_lengths) >= 0.99
-    assert 1.3 < max(focal_lengths) < 1.53
-
-
-def test_zoom_leaves_the_known_pose_metric(stereo: Sequence) -> None:
-    dataset = PairDataset(stereo_pairs(stereo), WIDTH, HEIGHT, seed=3, zoom=1.4)
-    lengths = {round(float(dataset.item(1, e)["T_src_tgt"][:3, 3].norm()), 6) for e in range(20)}
-    assert len(lengths) == 1
-    assert len({float(dataset.item(1, e)["K"][0, 0]) for e in range(20)}) > 10
 
 
 def test_sharpness_varies_to_both_sides_and_equally_in_both_frames() -> None:
