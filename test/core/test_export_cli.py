@@ -203,4 +203,5 @@ def test_export_refuses_a_checkpoint_of_other_networks(
     del content["networks"]["pose"]["layer.bias"]
     torch.save(content, checkpoint)
     assert export(checkpoint, tmp_path / "out", photos) == 1
-    assert "does not fit the pose network (the checkpoint is of variant 'toy')" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "does not fit the pose network (the checkpoint is of variant 'toy')" in errors
