@@ -28,13 +28,15 @@ class PoseNetwork(nn.Module):
     def __init__(self, encoder: Encoder, *, width: int = 128) -> None:
         super().__init__()
         self.encoder = encoder
+        # Leaky: with plain ReLUs and too high a rate 99 % of this head died, and a pose that is the
+        # same for every pair teaches depth nothing.
         self.head = nn.Sequential(
             nn.Conv2d(encoder.feature_channels[-1], width, 1),
-            nn.ReLU(inplace=True),
+            nn.LeakyReLU(0.1, inplace=True),
             nn.Conv2d(width, width, 3, stride=2, padding=1),
-            nn.ReLU(inplace=True),
+            nn.LeakyReLU(0.1, inplace=True),
             nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(inplace=True),
+            nn.LeakyReLU(0.1, inplace=True),
             nn.Conv2d(width, 6, 1),
         )
 

@@ -119,6 +119,10 @@ class RunLogger:
             scalar(f"gradient_share/{name}", value / total_norm, report.step)
         for name, value in report.band.items():
             scalar(f"band/{name}", value, report.step)
+        is_temporal = ~report.batch.has_pose
+        if bool(is_temporal.any()):
+            translation = report.prediction.T_src_tgt.detach()[is_temporal, :3, 3]
+            scalar("pose/translation", float(translation.norm(dim=1).mean()), report.step)
         scalar("time/learning_rate", report.learning_rate, report.step)
         scalar("time/step_s", report.seconds, report.step)
         scalar("time/share_waiting_for_data", report.seconds_waiting / report.seconds, report.step)
