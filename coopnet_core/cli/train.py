@@ -34,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--config",
         type=Path,
         default=None,
-        help="YAML file (default: the recipe of the included bundle, coopnet_small)",
+        help="YAML file (default: the included recipe, coopnet_small)",
     )
     parser.add_argument(
         "--data", type=Path, required=True, help="folder that the config's paths start from"

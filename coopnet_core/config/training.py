@@ -122,12 +122,6 @@ class TrainingConfig(Settings):
     stages: tuple[Stage, ...] = Field(min_length=1)
     batch_size: int = Field(default=4, ge=1)
     learning_rate: float = Field(default=2.5e-4, gt=0)
-    new_layers_factor: float = Field(
-        default=1.0,
-        gt=0,
-        description="Times the learning rate, for the layers that do not start from ImageNet. 3 "
-        "was too much for the pose head.",
-    )
     final_learning_rate: float = Field(default=1e-5, gt=0)
     learning_rate_warmup_steps: int = Field(default=250, ge=0)
     weight_decay: float = Field(default=1e-4, ge=0)

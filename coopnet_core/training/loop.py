@@ -119,7 +119,7 @@ def train(
     # One optimiser per network: gradients are clipped apart, so that none takes another's share.
     optimizers = [
         torch.optim.AdamW(
-            _parameter_groups(model.networks[name], config.new_layers_factor),
+            model.networks[name].parameters(),
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
         )
@@ -157,8 +157,7 @@ def train(
             batch = batch.to(fabric.device)
             rate = learning_rate_at(config, step)
             for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * group["factor"]
+                optimizer.param_groups[0]["lr"] = rate
                 optimizer.zero_grad(set_to_none=True)
             prediction = with_known_pose(batch, model(batch))
             losses = recipe(batch, prediction, rebalance=stage.rebalance)
@@ -210,13 +209,6 @@ def default_fabric() -> Fabric:
     return Fabric(
         accelerator="cuda", devices=1, precision="bf16-mixed" if has_bfloat16 else "32-true"
     )
-
-
-def _parameter_groups(network: nn.Module, new_layers_factor: float) -> list[dict[str, Any]]:
-    """Split a network into its encoder and the layers that start from nothing."""
-    encoder = [p for name, p in network.named_parameters() if name.startswith("encoder.")]
-    others = [p for name, p in network.named_parameters() if not name.startswith("encoder.")]
-    return [{"params": encoder, "factor": 1.0}, {"params": others, "factor": new_layers_factor}]
 
 
 def _check_fabric(fabric: Fabric) -> None:
