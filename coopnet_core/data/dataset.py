@@ -96,8 +96,8 @@ class PairDataset:
             records: The pairs.
             width: Width of the images returned.
             height: Height of the images returned.
-            augment: Flip, swap, photometric jitter and a change of sharpness, each with
-                probability one half.
+            augment: Flip, photometric jitter and a change of sharpness, each with probability
+                one half.
             seed: Seed of the augmentation, >= 0.
             tint: Largest relative change of a colour channel, such as 0.05; 0 for gray cameras.
             cache: Cache to share with another data set of the same size.
@@ -151,12 +151,9 @@ class PairDataset:
             T_src_tgt = np.array(record.T_src_tgt, dtype=np.float64).reshape(4, 4)
 
         rng = np.random.default_rng((self.seed, epoch, index))
-        is_flipped, is_swapped, is_jittered, is_refocused = rng.random(4) < (
-            0.5 if self.augment else 0.0
-        )
-        if is_swapped:
-            tgt, src = src, tgt
-            T_src_tgt = np.asarray(np.linalg.inv(T_src_tgt), np.float64)
+        # Never swapped: the loss reads every pair in both directions anyway, and a pose network that
+        # sees time run either way at random has an average answer of zero to start from.
+        is_flipped, is_jittered, is_refocused = rng.random(3) < (0.5 if self.augment else 0.0)
         if is_flipped:
             tgt, src = tgt[:, ::-1], src[:, ::-1]
             camera = camera.flipped()

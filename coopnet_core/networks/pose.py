@@ -10,11 +10,11 @@ from coopnet_core.networks.encoder import Encoder
 from coopnet_core.networks.precision import full_precision
 
 ROTATION_SCALE = 0.1
-TRANSLATION_SCALE = 0.3
-"""Keep the first predictions near the identity without putting real motion out of reach. Zhou et
-al., CVPR 2017, use 0.01 for both; over a few thousand steps that head learns neither: stereo
-partners fix the unit to the metre, where a car moves one per frame, and after 800 steps at 0.01
-its yaw did not follow the true one at all."""
+TRANSLATION_SCALE = 1.0
+"""What an output of one means, in radians and in the depth's unit. Zhou et al., CVPR 2017, use 0.01
+for both; over a few thousand steps that head learns neither: stereo partners fix the unit to the
+metre, where a car moves one per frame, and after 800 steps at 0.01 its yaw did not follow the true
+one at all."""
 
 
 class PoseNetwork(nn.Module):

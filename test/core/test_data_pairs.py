@@ -1,4 +1,4 @@
-"""Pairs and the data set: geometry survives resize, flip and swap; augmentation is repeatable."""
+"""Pairs and the data set: geometry survives resize and flip; augmentation is repeatable."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _reproject(item: dict[str, torch.Tensor]) -> npt.NDArray[np.float64]:
     return np.asarray((projected[:2] / projected[2]).T.reshape(HEIGHT, WIDTH, 2))
 
 
-def test_stereo_geometry_survives_resize_flip_and_swap(stereo: Sequence) -> None:
+def test_stereo_geometry_survives_resize_and_flip(stereo: Sequence) -> None:
     dataset = PairDataset(stereo_pairs(stereo), WIDTH, HEIGHT, augment=True, seed=3)
     directions = set()
     centres = set()
