@@ -74,7 +74,7 @@ def weights(path: Path, kind: str = "networks") -> dict[str, torch.Tensor]:
 
 
 def test_overfits_one_scene(scene: Path, tmp_path: Path) -> None:
-    stage = {"name": "warm-up", "steps": 60, "width": WIDTH, "height": HEIGHT, "rebalance": False}
+    stage = {"name": "warm-up", "steps": 80, "width": WIDTH, "height": HEIGHT, "rebalance": False}
     reports: list[loop.StepReport] = []
     loop.train(
         config(stages=[stage], learning_rate=1e-3, learning_rate_warmup_steps=5),
@@ -88,7 +88,7 @@ def test_overfits_one_scene(scene: Path, tmp_path: Path) -> None:
     # Neighbours are 3 pixels apart, to one side or the other.
     flow = reports[-1].prediction.flow_tgt_src[0].abs()[..., 16:-16, 16:-16]
     horizontal, vertical = flow[:, 0].median().item(), flow[:, 1].median().item()
-    assert 1.5 < horizontal < 6
+    assert 2 < horizontal < 4.5
     assert vertical < 0.5 * horizontal
 
 
