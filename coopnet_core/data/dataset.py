@@ -151,8 +151,8 @@ class PairDataset:
             T_src_tgt = np.array(record.T_src_tgt, dtype=np.float64).reshape(4, 4)
 
         rng = np.random.default_rng((self.seed, epoch, index))
-        # Never swapped: the loss reads every pair in both directions anyway, and a pose network that
-        # sees time run either way at random has an average answer of zero to start from.
+        # Never swapped: the loss reads every pair both ways anyway, and a pose network that sees
+        # time run either way at random has an average answer of zero to start from.
         is_flipped, is_jittered, is_refocused = rng.random(3) < (0.5 if self.augment else 0.0)
         if is_flipped:
             tgt, src = tgt[:, ::-1], src[:, ::-1]

@@ -14,9 +14,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from coopnet_core.inference.projection import Float32, Mask, RigidFlow, landing, vector_length
+from coopnet_core.inference.projection import Float32, Mask, RigidFlow, vector_length
 
 Gray = npt.NDArray[np.uint8]
+
+_REMAP_COLUMNS = 64
 
 
 @dataclass(frozen=True)
@@ -129,9 +131,19 @@ def _morphology(mask: Mask, operation: int, diameter: int) -> Mask:
 def _mean_error(
     gray_cur: Gray, gray_other: Gray, flow: Float32, labels: npt.NDArray[Any], count: int
 ) -> npt.NDArray[np.float64]:
-    """Return the mean absolute difference of each region to where flow leads, (count,)."""
-    u, v = landing(np.nan_to_num(flow))
+    """Return the mean absolute difference of each region to where flow leads, (count,).
+
+    0 for region 0, the background.
+    """
+    rows, columns = np.nonzero(labels)
+    vectors = np.nan_to_num(flow[rows, columns])
+    # In lines of a fixed length: remap takes any shape, but no more than 32767 rows.
+    shape = (-(-len(rows) // _REMAP_COLUMNS), _REMAP_COLUMNS)
+    u, v = np.zeros((2, *shape), np.float32)
+    u.ravel()[: len(rows)] = columns + vectors[:, 0]
+    v.ravel()[: len(rows)] = rows + vectors[:, 1]
     warped = cv2.remap(gray_other, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    error = np.asarray(cv2.absdiff(warped, gray_cur), np.float64)
-    sums = np.bincount(labels.ravel(), error.ravel(), count)
-    return sums / np.bincount(labels.ravel(), minlength=count)
+    error = cv2.absdiff(warped.ravel()[: len(rows)], gray_cur[rows, columns]).ravel()
+    found = labels[rows, columns]
+    sums = np.bincount(found, error.astype(np.float64), count)
+    return sums / np.maximum(np.bincount(found, minlength=count), 1)

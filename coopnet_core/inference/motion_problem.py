@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -21,8 +23,29 @@ _FAR_OFF = 1e6
 
 _LENGTH_ITERATIONS = 4
 
-_MIN_STEP = 1e-3
+_MIN_STEP = 1e-2
 """Gauss-Newton stops when an iteration moves every point by less, in standard deviations."""
+
+
+class _Residuals(NamedTuple):
+    """Where a motion puts the points, and how far that is from where flow says, N points.
+
+    ``along`` and ``across`` the epipolar line are in standard deviations, (N,) each; their
+    gradients are by the moved point, (3, N) each. ``turned`` are the points in the other frame's
+    axes, ``moved`` in its camera, (3, N) each.
+    """
+
+    along: Float64
+    across: Float64
+    along_by_point: Float64
+    across_by_point: Float64
+    turned: Float64
+    moved: Float64
+
+    @property
+    def squared(self) -> Float64:
+        """Squared distance, (N,); huge behind the camera."""
+        return self.along * self.along + self.across * self.across
 
 
 class MotionProblem:
@@ -38,7 +61,9 @@ class MotionProblem:
     def __init__(
         self, cur: Points, prev: Points, intrinsics: Intrinsics, config: EgomotionConfig
     ) -> None:
-        self._halves = (cur, prev)
+        self._split = len(cur.xyz)
+        self._xyz = np.concatenate([cur.xyz, prev.xyz]).T.copy()
+        self._target = np.concatenate([cur.target, prev.target]).T.copy()
         self._intrinsics = intrinsics
         self._config = config
         is_polished = np.concatenate([cur.is_polished, prev.is_polished])
@@ -49,7 +74,7 @@ class MotionProblem:
             config.polished_sigma_px + config.polished_sigma_relative * lengths,
             self._loose_sigma,
         )
-        self.median_depth = float(np.median(np.concatenate([cur.xyz[:, 2], prev.xyz[:, 2]])))
+        self.median_depth = float(np.median(self._xyz[2]))
 
     def agrees(self, T_prev_cur: Float64) -> Mask:
         """Tell which points agree with a motion, (N,) bool."""
@@ -61,15 +86,11 @@ class MotionProblem:
 
     def displacements(self, T_prev_cur: Float64) -> Float64:
         """Return how far a motion moves each point in the image, (N,), pixels."""
-        lengths = []
-        for T_b_a, points in zip((T_prev_cur, rigid.invert(T_prev_cur)), self._halves, strict=True):
-            moved = points.xyz @ T_b_a[:3, :3].T + T_b_a[:3, 3]
-            before, after = (
-                p[:, :2] / np.maximum(p[:, 2:], MIN_DEPTH) for p in (points.xyz, moved)
-            )
-            focal = (self._intrinsics.fx, self._intrinsics.fy)
-            lengths.append(np.linalg.norm((after - before) * focal, axis=1))
-        return np.concatenate(lengths)
+        focal = np.array([[self._intrinsics.fx], [self._intrinsics.fy]])
+        _, moved = self._moved(T_prev_cur)
+        before, after = (p[:2] / np.maximum(p[2], MIN_DEPTH) for p in (self._xyz, moved))
+        lengths: Float64 = np.linalg.norm((after - before) * focal, axis=0)
+        return lengths
 
     def refine(self, T_prev_cur: Float64) -> Float64:
         """Minimise Tukey's biweight cost, first with a wide tolerance, then with a narrow one.
@@ -83,11 +104,9 @@ class MotionProblem:
         config = self._config
         for widening, iterations in ((16.0, 2), (4.0, 2), (1.0, config.refine_iterations)):
             for _ in range(iterations):
-                along, across, jacobian = self._whitened(
-                    T_prev_cur, self._tight_sigma, config.depth_bend_sigma, with_jacobian=True
-                )
-                weights = _robust_weights(along, across, widening)
-                normal, gradient = _normal_equations(along, across, jacobian, weights)
+                residuals = self._residuals(T_prev_cur, self._tight_sigma, config.depth_bend_sigma)
+                weights = _robust_weights(residuals, widening)
+                normal, gradient = self._normal_equations(T_prev_cur, residuals, weights)
                 # The tiny ridge keeps the system solvable when the points say nothing.
                 ridge = 1e-12 * (1 + np.trace(normal)) * np.eye(6)
                 step: Float64 = -np.linalg.solve(normal + ridge, gradient)
@@ -102,14 +121,13 @@ class MotionProblem:
         T_prev_cur = T_prev_cur.copy()
         for sigma in (config.depth_sigma, config.depth_length_sigma):
             for _ in range(_LENGTH_ITERATIONS):
-                along, across, jacobian = self._whitened(
-                    T_prev_cur, self._tight_sigma, sigma, with_jacobian=True
-                )
-                weights = _robust_weights(along, across, 1.0)
-                step = T_prev_cur[:3, :3].T @ T_prev_cur[:3, 3]
-                by_growth = step @ jacobian[:3, 0]
+                residuals = self._residuals(T_prev_cur, self._tight_sigma, sigma)
+                weights = _robust_weights(residuals, 1.0)
+                # A longer step moves each point by its own translation.
+                steps = residuals.moved - residuals.turned
+                by_growth = (residuals.along_by_point * steps).sum(axis=0)
                 curvature = float(weights @ (by_growth * by_growth))
-                growth = -float(weights @ (by_growth * along)) / (curvature + 1e-12)
+                growth = -float(weights @ (by_growth * residuals.along)) / (curvature + 1e-12)
                 T_prev_cur[:3, 3] *= 1 + float(np.clip(growth, -0.5, 1.0))
                 if abs(growth) < 1e-3:
                     break
@@ -142,12 +160,10 @@ class MotionProblem:
         return symmetric
 
     def _covariance(self, T_prev_cur: Float64, inliers: Mask, depth_sigma: float) -> Float64:
-        along, across, jacobian = self._whitened(
-            T_prev_cur, self._tight_sigma, depth_sigma, with_jacobian=True
-        )
+        residuals = self._residuals(T_prev_cur, self._tight_sigma, depth_sigma)
         weights = inliers.astype(np.float64)
-        normal, _ = _normal_equations(along, across, jacobian, weights)
-        squared = np.minimum(along * along + across * across, CHI2)
+        normal, _ = self._normal_equations(T_prev_cur, residuals, weights)
+        squared = np.minimum(residuals.squared, CHI2)
         variance = max(1.0, float(squared @ weights) / (2 * max(float(weights.sum()), 1.0)))
         # Both flow directions see the same points, hence the factor 2.
         factor = 2 * self._config.correlation * variance
@@ -156,89 +172,86 @@ class MotionProblem:
 
     def _loose_squared(self, T_prev_cur: Float64) -> Float64:
         """Return squared residuals for judging a motion, (N,); huge behind the camera."""
-        along, across, _ = self._whitened(T_prev_cur, self._loose_sigma, self._config.depth_sigma)
-        return along * along + across * across
+        return self._residuals(T_prev_cur, self._loose_sigma, self._config.depth_sigma).squared
 
-    def _whitened(
-        self,
-        T_prev_cur: Float64,
-        flow_sigma: Float64,
-        depth_sigma: float,
-        *,
-        with_jacobian: bool = False,
-    ) -> tuple[Float64, Float64, Float64]:
-        """Residuals along and across the epipolar line, (N,) each, and their Jacobian (6, 2, N).
+    def _residuals(
+        self, T_prev_cur: Float64, flow_sigma: Float64, depth_sigma: float
+    ) -> _Residuals:
+        camera = self._intrinsics
+        turned, moved = self._moved(T_prev_cur)
+        is_behind = moved[2] < MIN_DEPTH
+        inverse_z = 1 / np.where(is_behind, MIN_DEPTH, moved[2])
+        x, y = moved[0] * inverse_z, moved[1] * inverse_z
+        error_u = camera.fx * x + camera.cx - self._target[0]
+        error_v = camera.fy * y + camera.cy - self._target[1]
+        # How the projection moves when the point's depth grows: the epipolar direction.
+        line_u = camera.fx * (turned[0] - x * turned[2]) * inverse_z
+        line_v = camera.fy * (turned[1] - y * turned[2]) * inverse_z
+        parallax = np.sqrt(line_u * line_u + line_v * line_v)
+        has_line = parallax > 1e-9
+        inverse_parallax = 1 / np.where(has_line, parallax, 1.0)
+        line_u = np.where(has_line, line_u * inverse_parallax, 1.0)
+        line_v = np.where(has_line, line_v * inverse_parallax, 0.0)
+        weight_along = 1 / np.sqrt(flow_sigma * flow_sigma + (depth_sigma * parallax) ** 2)
+        along = (line_u * error_u + line_v * error_v) * weight_along
+        along[is_behind] = _FAR_OFF
+        across = (line_u * error_v - line_v * error_u) / flow_sigma
 
-        The Jacobian is by a twist on the right: ``T_prev_cur @ exp(twist)``.
-        """
-        split = len(self._halves[0].xyz)
-        along, across = np.empty((2, len(flow_sigma)))
-        jacobian = np.empty((6, 2, len(flow_sigma) if with_jacobian else 0))
-        for is_inverse, part in ((False, slice(0, split)), (True, slice(split, None))):
-            T_b_a = rigid.invert(T_prev_cur) if is_inverse else T_prev_cur
-            points = self._halves[is_inverse]
-            sigma = flow_sigma[part]
-            rotation, step = T_b_a[:3, :3], T_b_a[:3, 3]
-            turned = rotation @ points.xyz.T
-            moved = turned + step[:, None]
-            is_behind = moved[2] < MIN_DEPTH
-            inverse_z = 1 / np.where(is_behind, MIN_DEPTH, moved[2])
-            x, y = moved[0] * inverse_z, moved[1] * inverse_z
-            fx, fy = self._intrinsics.fx, self._intrinsics.fy
-            target_u, target_v = points.target.T
-            error_u = fx * x + (self._intrinsics.cx - target_u)
-            error_v = fy * y + (self._intrinsics.cy - target_v)
-            # How the projection moves when the point's depth grows: the epipolar direction.
-            line_u = fx * (turned[0] - x * turned[2]) * inverse_z
-            line_v = fy * (turned[1] - y * turned[2]) * inverse_z
-            parallax = np.hypot(line_u, line_v)
-            has_line = parallax > 1e-9
-            inverse_parallax = 1 / np.where(has_line, parallax, 1.0)
-            line_u = np.where(has_line, line_u * inverse_parallax, 1.0)
-            line_v = np.where(has_line, line_v * inverse_parallax, 0.0)
-            weight_along = 1 / np.hypot(sigma, depth_sigma * parallax)
-            weight_across = 1 / sigma
-            along[part] = (line_u * error_u + line_v * error_v) * weight_along
-            across[part] = (line_u * error_v - line_v * error_u) * weight_across
-            along[part][is_behind] = _FAR_OFF
-            if not with_jacobian:
-                continue
-            # Gradient of both residuals by the moved point: rows of the projection's Jacobian
-            # (fx, 0, -fx x; 0, fy, -fy y) / z, combined as above.
-            by_point = np.empty((3, 2, len(sigma)))
-            by_point[0, 0] = line_u * (fx * inverse_z * weight_along)
-            by_point[1, 0] = line_v * (fy * inverse_z * weight_along)
-            by_point[0, 1] = line_v * (-fx * inverse_z * weight_across)
-            by_point[1, 1] = line_u * (fy * inverse_z * weight_across)
-            by_point[2] = -x * by_point[0] - y * by_point[1]
-            if is_inverse:
-                by_point, lever = -by_point, moved
-            else:
-                by_point = (rotation.T @ by_point.reshape(3, -1)).reshape(by_point.shape)
-                lever = points.xyz.T
-            jacobian[:3, :, part] = by_point
-            # d(point)/d(rotation) = -[point]x, and g . (-[p]x) = p x g.
-            for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
-                jacobian[3 + i, :, part] = lever[j] * by_point[k] - lever[k] * by_point[j]
-        return along, across, jacobian
+        # Gradient by the moved point: rows of the projection's Jacobian
+        # (fx, 0, -fx x; 0, fy, -fy y) / z, combined as above.
+        def by_point(towards_u: Float64, towards_v: Float64, weight: Float64) -> Float64:
+            by_x = towards_u * (weight * inverse_z * camera.fx)
+            by_y = towards_v * (weight * inverse_z * camera.fy)
+            return np.stack([by_x, by_y, -x * by_x - y * by_y])
+
+        return _Residuals(
+            along=along,
+            across=across,
+            along_by_point=by_point(line_u, line_v, weight_along),
+            across_by_point=by_point(-line_v, line_u, 1 / flow_sigma),
+            turned=turned,
+            moved=moved,
+        )
+
+    def _normal_equations(
+        self, T_prev_cur: Float64, residuals: _Residuals, weights: Float64
+    ) -> tuple[Float64, Float64]:
+        """Return ``J^T W J`` (6, 6) and ``J^T W r`` (6,) by ``T_prev_cur @ exp(twist)``."""
+        split = self._split
+        jacobian = np.empty((6, 2, len(weights)))
+        by_point = jacobian[:3]
+        # The twist turns and shifts a point of the current frame before it is moved, and one of the
+        # previous frame, the other way, after it.
+        back = T_prev_cur[:3, :3].T
+        for row, gradient in enumerate((residuals.along_by_point, residuals.across_by_point)):
+            by_point[:, row, :split] = back @ gradient[:, :split]
+            by_point[:, row, split:] = -gradient[:, split:]
+        lever = np.concatenate([self._xyz[:, :split], residuals.moved[:, split:]], axis=1)
+        # d(point)/d(rotation) = -[point]x, and g . (-[p]x) = p x g.
+        for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+            jacobian[3 + i] = lever[j] * by_point[k] - lever[k] * by_point[j]
+        flat = jacobian.reshape(6, -1)
+        weighted = (jacobian * weights).reshape(6, -1)
+        normal: Float64 = weighted @ flat.T
+        right: Float64 = weighted @ np.concatenate([residuals.along, residuals.across])
+        return normal, right
+
+    def _moved(self, T_prev_cur: Float64) -> tuple[Float64, Float64]:
+        """Return the points in the other frame's axes, and in its camera, (3, N) each."""
+        turned = np.empty_like(self._xyz)
+        moved = np.empty_like(self._xyz)
+        halves = (slice(0, self._split), slice(self._split, None))
+        for half, T_b_a in zip(halves, (T_prev_cur, rigid.invert(T_prev_cur)), strict=True):
+            turned[:, half] = T_b_a[:3, :3] @ self._xyz[:, half]
+            moved[:, half] = turned[:, half] + T_b_a[:3, 3:]
+        return turned, moved
 
 
-def _robust_weights(along: Float64, across: Float64, widening: float) -> Float64:
+def _robust_weights(residuals: _Residuals, widening: float) -> Float64:
     """Tukey's biweight: a point that disagrees has no say, (N,).
 
     Even a small weight is too much for what lies far off, a thing that moves by itself: where the
     points hardly tell a step to the side from a turn, nothing else would hold the motion.
     """
-    squared = along * along + across * across
-    weights: Float64 = np.maximum(1 - squared / (CHI2 * widening), 0) ** 2
+    weights: Float64 = np.maximum(1 - residuals.squared / (CHI2 * widening), 0) ** 2
     return weights
-
-
-def _normal_equations(
-    along: Float64, across: Float64, jacobian: Float64, weights: Float64
-) -> tuple[Float64, Float64]:
-    flat = jacobian.reshape(6, -1)
-    weighted = (jacobian * weights).reshape(6, -1)
-    normal: Float64 = weighted @ flat.T
-    gradient: Float64 = weighted @ np.concatenate([along, across])
-    return normal, gradient
