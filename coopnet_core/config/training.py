@@ -61,6 +61,9 @@ class Stage(Settings):
         description="Select pixels and use occlusion; false is the warm-up, in which every network "
         "learns from its own error on every pixel in view.",
     )
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="Start again from this rate; none: go on falling."
+    )
 
 
 class BandSettings(Settings):

@@ -238,6 +238,23 @@ def test_learning_rate_rises_and_falls() -> None:
     assert rates[9:] == sorted(rates[9:], reverse=True)
 
 
+def test_a_stage_with_its_own_learning_rate_starts_the_fall_again() -> None:
+    size = {"width": WIDTH, "height": HEIGHT}
+    stages = [
+        {"name": "a", "steps": 50, **size},
+        {"name": "b", "steps": 51, "learning_rate": 2.0, **size},
+    ]
+    settings = config(stages=stages, learning_rate=1.0, final_learning_rate=0.1)
+    plain = config(
+        stages=[{"name": "a", "steps": 101, **size}], learning_rate=1.0, final_learning_rate=0.1
+    )
+    rates = [learning_rate_at(settings, step) for step in range(101)]
+    assert rates[:50] == [learning_rate_at(plain, step) for step in range(50)]
+    assert rates[50] == pytest.approx(2.0)
+    assert rates[75] == pytest.approx(0.5 * (2.0 + 0.1))
+    assert rates[100] == pytest.approx(0.1)
+
+
 # --- The recipe -----------------------------------------------------------------------------------
 
 
