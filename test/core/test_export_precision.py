@@ -104,10 +104,8 @@ def bundle(tmp_path: Path) -> Bundle:
 
 def types(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, int]]:
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
-    known = {
-        item.name: item.type.tensor_type.elem_type
-        for item in (*inferred.value_info, *inferred.output)
-    }
+    items = (*inferred.value_info, *inferred.output)
+    known = {item.name: item.type.tensor_type.elem_type for item in items}
     for node in inferred.node:
         yield node, known[node.output[0]]
 
@@ -190,9 +188,7 @@ def test_a_sabotaged_file_is_refused_and_nothing_is_left(
         return result
 
     monkeypatch.setattr(making, "to_float16", sabotage)
-    with pytest.raises(
-        ExportError, match=r"depth network \(float16, .*\) is off by .* at most 0.02"
-    ):
+    with pytest.raises(ExportError, match=r"depth network \(float16, .*\) is off by .* most 0.02"):
         extend_bundle(bundle, tmp_path / "out", ["float16"], FRAMES[:2])
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
     with pytest.raises(ExportError, match="depth network: int8 needs 10"):
@@ -201,9 +197,7 @@ def test_a_sabotaged_file_is_refused_and_nothing_is_left(
 
 
 def test_a_missing_precision_names_those_that_are_there(bundle: Bundle) -> None:
-    with pytest.raises(
-        BundleError, match=r"no int8, only float32.*coopnet export .*--precisions int8"
-    ):
+    with pytest.raises(BundleError, match=r"no int8, only float32.*export .*--precisions int8"):
         OnnxRuntime(bundle, 1, "int8")
 
 
