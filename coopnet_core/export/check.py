@@ -21,8 +21,8 @@ MAX_MEDIAN_ERROR: dict[Precision, dict[NetworkName, float]] = {
     "float16": {"depth": 0.02, "pose": 0.005, "flow": 0.1},
     "int8": {"depth": 0.1, "pose": 0.01, "flow": 0.3},
 }
-"""Largest median error of a sound export: fraction of depth, matrix entries, pixels. Those
-of int8 are about four times what the included bundle shows."""
+"""Largest median error of a sound export: fraction of depth, matrix entries, pixels. Set
+by hand, well above what the included bundle shows."""
 
 UNITS: dict[NetworkName, str] = {
     "depth": "fraction of the depth",
