@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from coopnet_core.errors import BundleError, CoopNetError
-from coopnet_core.inference.bundle import Bundle, default_bundle_path, load_bundle
+from coopnet_core.inference.bundle import Bundle, Precision, default_bundle_path, load_bundle
 from coopnet_core.inference.pipeline import FramePipeline, PipelineConfig
 from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
 
@@ -48,25 +48,29 @@ def read_bundle(path: str) -> Bundle:
         return load_bundle(Path(path) if path else default_bundle_path())
 
 
-def load_model(path: str, num_threads: int, max_gap_s: float) -> Model:
+def load_model(
+    path: str, num_threads: int, max_gap_s: float, precision: Precision = "float32"
+) -> Model:
     """Load a bundle and run its networks once, so that the first frame is not the slow one.
 
     Args:
         path: Directory of the bundle; empty for the included one.
         num_threads: CPU threads of the networks; 0 takes every core.
         max_gap_s: Longest time between two frames that are compared.
+        precision: Which of the bundle's files run.
 
     Returns:
         The model, ready for its first frame.
 
     Raises:
-        BundleError: The bundle is missing, damaged, not readable, or its networks do not run.
+        BundleError: The bundle is missing, damaged, not readable, has no such precision, or its
+            networks do not run.
         RuntimeUnavailableError: ONNX Runtime is not installed.
     """
     start_s = time.monotonic()
     bundle = read_bundle(path)
     with _as_bundle_error(path):
-        runtime = OnnxRuntime(bundle, num_threads)
+        runtime = OnnxRuntime(bundle, num_threads, precision)
         image = np.zeros((1, 3, bundle.height, bundle.width), np.float32)
         runtime.depth(image)
         runtime.pose(image, image)

@@ -19,6 +19,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
 from coopnet_core.errors import ConfigError
+from coopnet_core.inference.bundle import PRECISIONS, Precision
 
 Value = bool | int | float | str | list[float] | list[str]
 
@@ -90,6 +91,13 @@ TABLE: tuple[Parameter, ...] = (
         is_dynamic=True,
     ),
     Parameter("device", "cpu", "Where the networks run.", choices=("cpu",)),
+    Parameter(
+        "precision",
+        "float32",
+        "Arithmetic of the networks, of those that the bundle holds; `coopnet export --precisions` "
+        "adds some.",
+        choices=PRECISIONS,
+    ),
     Parameter("num_threads", 0, "CPU threads of the networks; 0 takes every core.", 0, 256),
     Parameter(
         "image_transport",
@@ -173,6 +181,7 @@ class Settings:
     autostart: bool
     bundle: str
     device: str
+    precision: Precision
     num_threads: int
     image_transport: str
     image_reliability: str

@@ -155,7 +155,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         settings = self._settings
         try:
             frames.base_from_camera(settings.camera_xyz_rpy)
-            model = load_model(settings.bundle, settings.num_threads, settings.max_gap_s)
+            model = load_model(
+                settings.bundle, settings.num_threads, settings.max_gap_s, settings.precision
+            )
         except CoopNetError as error:
             self._model_problem = str(error)
             self.get_logger().error(f"cannot configure: {error}")
@@ -317,7 +319,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
     def _change_bundle(self, path: str) -> None:
         settings = self._settings
         try:
-            model = load_model(path, settings.num_threads, settings.max_gap_s)
+            model = load_model(path, settings.num_threads, settings.max_gap_s, settings.precision)
         except CoopNetError as error:
             self._refuse_bundle(error)
             with self._lock:

@@ -45,6 +45,7 @@ ARGUMENTS: tuple[tuple[str, str, str], ...] = (
     ),
     ("bundle", "", f"Directory of the trained model. {FROM_FILE}"),
     ("device", "", f"Where the networks run: cpu. {FROM_FILE}"),
+    ("precision", "", f"Arithmetic of the networks: float32, float16, int8. {FROM_FILE}"),
     ("base_frame", "", f"Frame of the robot. {FROM_FILE}"),
     ("odom_frame", "", f"Parent frame of odometry. {FROM_FILE}"),
     ("publish_tf", "", f"Publish the transform odom_frame -> base_frame: true, false. {FROM_FILE}"),
@@ -63,7 +64,15 @@ ARGUMENTS: tuple[tuple[str, str, str], ...] = (
     ("log_level", "info", "debug, info, warn, error or fatal."),
 )
 # Arguments that are parameters of the node, and how to read them from the command line.
-STRINGS = ("image_transport", "bundle", "device", "base_frame", "odom_frame", "camera_mounting")
+STRINGS = (
+    "image_transport",
+    "bundle",
+    "device",
+    "precision",
+    "base_frame",
+    "odom_frame",
+    "camera_mounting",
+)
 FLAGS = ("publish_tf", "autostart", "rectify")
 OUTPUTS = (
     "depth/image",

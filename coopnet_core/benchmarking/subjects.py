@@ -17,7 +17,7 @@ from coopnet_core.data.image_folder import read_sequence
 from coopnet_core.data.images import read_image_sized
 from coopnet_core.errors import DataError, RuntimeUnavailableError
 from coopnet_core.geometry.intrinsics import Intrinsics
-from coopnet_core.inference.bundle import Bundle
+from coopnet_core.inference.bundle import Bundle, NetworkName, Precision
 from coopnet_core.inference.pipeline import FramePipeline, Tracking
 from coopnet_core.inference.preprocess import ImageArray, prepare_image
 from coopnet_core.inference.runtime import FloatArray, Runtime
@@ -178,7 +178,19 @@ def forth_and_back(number: int, length: int) -> int:
     return min(place, 2 * length - 2 - place)
 
 
-def bundle_subjects(label: str, bundle: Bundle, runtime: Runtime, frames: Frames) -> list[Subject]:
+ARITHMETIC: dict[Precision, str] = {
+    "float16": "float16 arithmetic",
+    "int8": "int8 convolutions, float32 between them",
+}
+
+
+def bundle_subjects(
+    label: str,
+    bundle: Bundle,
+    runtime: Runtime,
+    frames: Frames,
+    precision: Precision = "float32",
+) -> list[Subject]:
     """Make the subjects of a bundle: its three networks and the pipeline.
 
     Args:
@@ -186,6 +198,7 @@ def bundle_subjects(label: str, bundle: Bundle, runtime: Runtime, frames: Frames
         bundle: The model.
         runtime: Runs its networks; all four subjects share it.
         frames: For the pipeline; the networks get the first two.
+        precision: What the runtime runs, for the report.
 
     Returns:
         ``LABEL depth``, ``LABEL pose``, ``LABEL flow``, ``LABEL pipeline``.
@@ -207,14 +220,17 @@ def bundle_subjects(label: str, bundle: Bundle, runtime: Runtime, frames: Frames
         runtime.flow(tgt, src)
         return {}
 
-    networks = bundle.info.networks
-    together = " / ".join(dict.fromkeys(network.precision for network in networks.values()))
+    texts: dict[NetworkName, str] = {
+        name: ARITHMETIC.get(precision, network.precision)
+        for name, network in bundle.info.networks.items()
+    }
+    together = " / ".join(dict.fromkeys(texts.values()))
     inner = depth_sizes(bundle)[-1]
     note = "" if inner == (bundle.width, bundle.height) else f"inside at {inner[0]}x{inner[1]}"
     entries: list[tuple[str, str, str, Callable[[], Parts]]] = [
-        ("depth", networks["depth"].precision, note, depth),
-        ("pose", networks["pose"].precision, "", pose),
-        ("flow", networks["flow"].precision, "", flow),
+        ("depth", texts["depth"], note, depth),
+        ("pose", texts["pose"], "", pose),
+        ("flow", texts["flow"], "", flow),
         ("pipeline", together, "", PipelineCall(bundle, runtime, frames)),
     ]
     return [

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coopnet_core.errors import ConfigError
+from coopnet_core.inference.bundle import PRECISIONS
 
 if TYPE_CHECKING:
     from coopnet_core.benchmarking.report import Memory
     from coopnet_core.benchmarking.subjects import Frames
     from coopnet_core.benchmarking.timing import Subject
-    from coopnet_core.inference.bundle import Bundle
+    from coopnet_core.inference.bundle import Bundle, Precision
 
 DESCRIPTION = """Time each network of a bundle and the whole pipeline, on the CPU, warm-up excluded:
 latency p50, p95, p99 and mean, throughput, memory, and what the pipeline adds to its networks.
@@ -29,6 +30,7 @@ EXAMPLES = """examples:
   coopnet bench --frames photos/ --json bench.json
   coopnet bench --frames photos/ --baseline torch-monodepth2 --threads 2
   coopnet bench --bundle old_bundle --bundle my_bundle     # my_bundle beside old_bundle
+  coopnet bench --bundle my_bundle --precision float32 float16 int8
 """
 
 TORCH_BASELINE = "torch-monodepth2"
@@ -50,6 +52,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="append",
         default=None,
         help="bundle directory (default: the included one); may be given more than once: the "
+        "first is the baseline of the others",
+    )
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=PRECISIONS,
+        default=["float32"],
+        help="arithmetic of the networks, of those that the bundle holds (default float32); the "
         "first is the baseline of the others",
     )
     parser.add_argument(
@@ -109,8 +119,14 @@ def run(args: argparse.Namespace) -> int:
     threads = args.threads if args.threads is not None else usable_cores()
     if args.json is not None:
         report.check_writable(args.json)
-    bundles = [load_bundle(path) for path in args.bundle or [default_bundle_path()]]
-    labels = unique_labels([bundle.info.name for bundle in bundles])
+    loaded = [load_bundle(path) for path in args.bundle or [default_bundle_path()]]
+    names = unique_labels([bundle.info.name for bundle in loaded])
+    variants: list[tuple[str, Bundle, Precision]] = [
+        (name if precision == "float32" else f"{name} {precision}", bundle, precision)
+        for name, bundle in zip(names, loaded, strict=True)
+        for precision in dict.fromkeys(args.precision)
+    ]
+    labels, bundles = [v[0] for v in variants], [v[1] for v in variants]
     if args.frames is None:
         frames = synthetic_frames()
     else:
@@ -122,10 +138,10 @@ def run(args: argparse.Namespace) -> int:
 
     subjects: list[Subject] = []
     memory: list[Memory] = []
-    for label, bundle in zip(labels, bundles, strict=True):
+    for label, bundle, precision in variants:
         progress(f"load {label}")
         _load(
-            partial(_bundle_subjects, label, bundle, threads, frames),
+            partial(_bundle_subjects, label, bundle, precision, threads, frames),
             f"{label}, three networks",
             args.warm_up,
             subjects,
@@ -153,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
             seconds=args.seconds,
             warm_up=args.warm_up,
             baseline=args.baseline,
-            bundles=[f"{bundle.version} in {bundle.path}" for bundle in bundles],
+            bundles=[f"{bundle.version} in {bundle.path}" for bundle in loaded],
             frames=frames.description,
             frame_width=frames.intrinsics.width,
             frame_height=frames.intrinsics.height,
@@ -203,11 +219,14 @@ def _check_arguments(args: argparse.Namespace) -> None:
         raise ConfigError(f"--warm-up must be 0 or more, got {args.warm_up}; 5 is a good start")
 
 
-def _bundle_subjects(label: str, bundle: Bundle, threads: int, frames: Frames) -> list[Subject]:
+def _bundle_subjects(
+    label: str, bundle: Bundle, precision: Precision, threads: int, frames: Frames
+) -> list[Subject]:
     from coopnet_core.benchmarking.subjects import bundle_subjects
     from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
 
-    return bundle_subjects(label, bundle, OnnxRuntime(bundle, threads), frames)
+    runtime = OnnxRuntime(bundle, threads, precision)
+    return bundle_subjects(label, bundle, runtime, frames, precision)
 
 
 def _torch_subjects(name: str, width: int, height: int, threads: int) -> list[Subject]:

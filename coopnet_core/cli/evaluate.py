@@ -6,10 +6,14 @@ import argparse
 import platform
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coopnet_core import __version__
-from coopnet_core.inference.bundle import default_bundle_path, load_bundle
+from coopnet_core.inference.bundle import PRECISIONS, default_bundle_path, load_bundle
 from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
+
+if TYPE_CHECKING:
+    from coopnet_core.evaluation.tasks import Task
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,6 +40,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--threads", type=int, default=0, help="threads per network (default 0: all cores)"
     )
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=PRECISIONS,
+        default=["float32"],
+        help="arithmetic of the networks, of those that the bundle holds (default float32); "
+        "several write a report each into OUT/PRECISION, and OUT/results.md says what each costs",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress lines")
     parser.set_defaults(run=run)
 
@@ -52,25 +64,37 @@ def run(args: argparse.Namespace) -> int:
     # Here, so that "coopnet --help" does not wait for OpenCV and matplotlib.
     from coopnet_core.evaluation.benchmark import run_benchmark
     from coopnet_core.evaluation.pictures import write_pictures
+    from coopnet_core.evaluation.precision_table import precision_table
     from coopnet_core.evaluation.report import MARKDOWN_NAME, markdown, write_report
 
     bundle = load_bundle(args.bundle if args.bundle is not None else default_bundle_path())
-    runtime = OnnxRuntime(bundle, args.threads)
+    precisions = list(dict.fromkeys(args.precision))
+    # All of them at once, so that a missing one is known before an hour has gone by.
+    runtimes = {name: OnnxRuntime(bundle, args.threads, name) for name in precisions}
 
     def progress(line: str) -> None:
         if not args.quiet:
             print(line, file=sys.stderr, flush=True)
 
-    results = run_benchmark(bundle, runtime, args.data, progress)
     header = {
         "bundle": bundle.version,
         "networks": f"{bundle.info.variant}, input {bundle.width}x{bundle.height} {bundle.color}",
-        "runtime": runtime.description,
         "coopnet": __version__,
         "python": platform.python_version(),
     }
-    pictures = write_pictures(results, args.out)
-    write_report(args.out, header, results.tasks, results.skipped, pictures)
-    print(markdown(header, results.tasks, results.skipped, {}))
+    tasks: dict[str, list[Task]] = {}
+    for precision, runtime in runtimes.items():
+        out = args.out if len(precisions) == 1 else args.out / precision
+        results = run_benchmark(bundle, runtime, args.data, progress)
+        tasks[precision] = results.tasks
+        details = {**header, "precision": precision, "runtime": runtime.description}
+        pictures = write_pictures(results, out)
+        write_report(out, details, results.tasks, results.skipped, pictures)
+        print(markdown(details, results.tasks, results.skipped, {}))
+    if len(precisions) > 1:
+        table = precision_table(tasks)
+        details = {**header, "precision": ", ".join(precisions)}
+        write_report(args.out, details, [table], {}, {})
+        print(markdown(details, [table], {}, {}))
     print(f"written: {args.out / MARKDOWN_NAME}")
     return 0

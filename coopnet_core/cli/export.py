@@ -1,28 +1,35 @@
-"""``coopnet export``: from a checkpoint to a bundle."""
+"""``coopnet export``: from a checkpoint, or a bundle with fewer precisions, to a bundle."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coopnet_core.checks import SIZE_MULTIPLE
 from coopnet_core.errors import ExportError, RuntimeUnavailableError
+from coopnet_core.inference.bundle import PRECISIONS
 
 if TYPE_CHECKING:
-    from coopnet_core.inference.bundle import Scores, TrainingInfo
+    from coopnet_core.inference.bundle import Bundle, Scores, TrainingInfo
 
 DESCRIPTION = """Turn a checkpoint into a bundle: ONNX files (float16 weights, float32 arithmetic),
 safetensors, a model card, and bundle.json with the SHA-256 of each file.
 
-Every ONNX file is compared with its network on real frames; a bundle that disagrees is not
-written. The bundle appears whole or not at all, and replaces the one that is there."""
+With --precisions the bundle gets further ONNX files in float16 or int8 arithmetic. These can be
+added to any bundle, without torch: give the bundle in place of the checkpoint.
+
+Every ONNX file is compared with its network (or its float32 file) on real frames; a bundle that
+disagrees is not written. The bundle appears whole or not at all, and replaces the one that is
+there."""
 
 EXAMPLES = """examples:
   coopnet export runs/first/last.pt --out my_bundle --frames photos/
   coopnet evaluate --bundle my_bundle --data ~/data --out scores
   coopnet export runs/first/last.pt --out my_bundle --frames photos/ --scores scores/results.json
+  coopnet export my_bundle --out my_bundle --precisions float16 int8 --frames photos/
 """
 
 TERMS = {
@@ -31,6 +38,17 @@ TERMS = {
 }
 OWN_TERMS = "frames of your own: the terms are yours"
 NUM_CHECK_PAIRS = 5
+MAX_CALIBRATION_PAIRS = 100
+GOOD_CALIBRATION_PAIRS = 50
+CHECKPOINT_OPTIONS = (
+    "name",
+    "description",
+    "scores",
+    "hardware",
+    "duration_s",
+    "training_command",
+    "depth_size",
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,13 +60,31 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=Path, help="file that 'coopnet train' wrote")
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        help="file that 'coopnet train' wrote, or the directory of a bundle to add precisions to",
+    )
     parser.add_argument("--out", type=Path, required=True, help="bundle directory to write")
     parser.add_argument(
         "--frames",
         type=Path,
         required=True,
         help="folder of consecutive images to check the ONNX files on",
+    )
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=PRECISIONS,
+        default=["float32"],
+        help="what to write beside float32, which is always there (default: nothing)",
+    )
+    parser.add_argument(
+        "--calibration-frames",
+        type=Path,
+        default=None,
+        help="folder of consecutive images that set the ranges of int8, 50 or more from the "
+        f"camera's own scenes; up to {MAX_CALIBRATION_PAIRS} pairs are taken (default: FRAMES)",
     )
     parser.add_argument("--name", default=None, help="name of the bundle (default: that of OUT)")
     parser.add_argument("--description", default="", help="a sentence for the model card")
@@ -88,6 +124,55 @@ def run(args: argparse.Namespace) -> int:
         CoopNetError: The checkpoint, the frames or the scores cannot be used, a package is missing,
             or an ONNX file disagrees with its network.
     """
+    make = _add_precisions if args.checkpoint.is_dir() else _export_checkpoint
+    bundle = make(args)
+    size = sum(file.size_bytes for file in bundle.info.files.values()) / 1e6
+    print(f"written: {bundle.path} ({bundle.version}, {size:.1f} MB)")
+    for name, info in bundle.info.networks.items():
+        checks = {"float32": info.check} | {p: e.check for p, e in info.precisions.items()}
+        for precision, check in checks.items():
+            if check is not None:
+                print(
+                    f"  {name} {precision}: median error {check.median_error:.2g}, largest "
+                    f"{check.max_error:.2g} {check.unit} on {check.num_frames} pairs, against the "
+                    f"{check.reference}"
+                )
+    return 0
+
+
+def _add_precisions(args: argparse.Namespace) -> Bundle:
+    from coopnet_core.export.precisions import extend_bundle
+    from coopnet_core.inference.bundle import load_bundle
+
+    given = [name for name in CHECKPOINT_OPTIONS if getattr(args, name)]
+    if given:
+        raise ExportError(
+            f"{args.checkpoint} is a bundle, which keeps its description: leave out "
+            f"{', '.join('--' + name.replace('_', '-') for name in given)}, or give a checkpoint"
+        )
+    return extend_bundle(
+        load_bundle(args.checkpoint),
+        args.out,
+        args.precisions,
+        read_frame_pairs(args.frames),
+        _calibration_pairs(args),
+    )
+
+
+def _calibration_pairs(args: argparse.Namespace) -> list[tuple[Any, Any]]:
+    if "int8" not in args.precisions:
+        return []
+    pairs = read_frame_pairs(args.calibration_frames or args.frames, MAX_CALIBRATION_PAIRS)
+    if len(pairs) < GOOD_CALIBRATION_PAIRS:
+        print(
+            f"export: only {len(pairs)} pairs to calibrate int8 on; {GOOD_CALIBRATION_PAIRS} or "
+            "more from different scenes give truer ranges",
+            file=sys.stderr,
+        )
+    return pairs
+
+
+def _export_checkpoint(args: argparse.Namespace) -> Bundle:
     try:
         from coopnet_core.export.bundle_writer import BundleMetadata, export_bundle
         from coopnet_core.networks import build_networks
@@ -115,16 +200,14 @@ def run(args: argparse.Namespace) -> int:
         depth_width=None if args.depth_size is None else args.depth_size[0],
         depth_height=None if args.depth_size is None else args.depth_size[1],
     )
-    bundle = export_bundle(networks, args.out, metadata, read_frame_pairs(args.frames))
-    size = sum(file.size_bytes for file in bundle.info.files.values()) / 1e6
-    print(f"written: {bundle.path} ({bundle.version}, {size:.1f} MB)")
-    for name, info in bundle.info.networks.items():
-        if info.check is not None:
-            print(
-                f"  {name}: median error {info.check.median_error:.2g}, largest "
-                f"{info.check.max_error:.2g} {info.check.unit} on {info.check.num_frames} pairs"
-            )
-    return 0
+    return export_bundle(
+        networks,
+        args.out,
+        metadata,
+        read_frame_pairs(args.frames),
+        args.precisions,
+        _calibration_pairs(args),
+    )
 
 
 def is_metric(config: dict[str, Any]) -> bool:
@@ -182,8 +265,8 @@ def read_scores(path: Path) -> list[Scores]:
         raise ExportError(f"{path} is not a results.json of 'coopnet evaluate': {error}") from error
 
 
-def read_frame_pairs(folder: Path) -> list[tuple[Any, Any]]:
-    """Read pairs of (current, previous) images spread over a folder, RGB or mono uint8.
+def read_frame_pairs(folder: Path, most: int = NUM_CHECK_PAIRS) -> list[tuple[Any, Any]]:
+    """Read up to ``most`` pairs of (current, previous) images spread over a folder, mono or RGB.
 
     Neighbours are those in natural order (``2.png`` before ``10.png``).
 
@@ -200,6 +283,6 @@ def read_frame_pairs(folder: Path) -> list[tuple[Any, Any]]:
             f"{folder} must be a folder of two or more consecutive images, found {len(paths)}: "
             "the ONNX files are checked on real frames"
         )
-    count = min(NUM_CHECK_PAIRS, len(paths) - 1)
+    count = min(most, len(paths) - 1)
     starts = [i * (len(paths) - 2) // max(count - 1, 1) for i in range(count)]
     return [(read_image(paths[i + 1]), read_image(paths[i])) for i in starts]

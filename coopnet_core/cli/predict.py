@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from coopnet_core.errors import DataError
+from coopnet_core.inference.bundle import PRECISIONS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -78,6 +79,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--threads", type=int, default=0, help="threads per network (default 0: all cores)"
     )
     parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="arithmetic of the networks, of those that the bundle holds (default float32)",
+    )
+    parser.add_argument(
         "--no-progress", action="store_true", help="no progress bar, and no lines in its place"
     )
     parser.set_defaults(run=run)
@@ -102,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
 
     bundle = load_bundle(args.bundle if args.bundle is not None else default_bundle_path())
     sequence = _read_input(args)
-    pipeline = FramePipeline(bundle, OnnxRuntime(bundle, args.threads))
+    pipeline = FramePipeline(bundle, OnnxRuntime(bundle, args.threads, args.precision))
     flow_range = args.flow_range or 0.04 * bundle.width
     for name in ("preview", "depth", "flow", "mask"):
         (args.out / name).mkdir(parents=True, exist_ok=True)

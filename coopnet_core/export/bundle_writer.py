@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import shutil
-import tempfile
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,30 +14,29 @@ from torch import nn
 
 from coopnet_core import __version__
 from coopnet_core.errors import ExportError, RuntimeUnavailableError
-from coopnet_core.export.check import check_graphs
-from coopnet_core.export.graphs import build_graphs, write_onnx
-from coopnet_core.export.model_card import render_model_card
+from coopnet_core.export.check import check_networks, predictor
+from coopnet_core.export.directory import describe_file, new_directory, write_description
+from coopnet_core.export.graphs import build_graphs, run_graphs, write_onnx
+from coopnet_core.export.precisions import add_precisions, network_inputs
 from coopnet_core.inference.bundle import (
-    BUNDLE_FILE,
     NETWORK_NAMES,
     Bundle,
     BundleInfo,
     DepthInfo,
-    FileInfo,
     InputInfo,
     NetworkInfo,
+    Precision,
     Scores,
     TrainingInfo,
     load_bundle,
-    sha256_of,
 )
-from coopnet_core.inference.preprocess import ImageArray, prepare_image
+from coopnet_core.inference.preprocess import ImageArray
 from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
 from coopnet_core.networks import SIZE_MULTIPLE, Networks
 from coopnet_core.networks.depth import MAX_CANONICAL_DEPTH, MIN_CANONICAL_DEPTH
 
 WEIGHTS_FILE = "weights.safetensors"
-MODEL_CARD_FILE = "MODEL_CARD.md"
+TORCH = "torch networks"
 
 
 class BundleMetadata(BaseModel):
@@ -86,6 +83,8 @@ def export_bundle(
     out_dir: Path | str,
     metadata: BundleMetadata,
     frames: Sequence[tuple[ImageArray, ImageArray]],
+    precisions: Sequence[Precision] = ("float32",),
+    calibration: Sequence[tuple[ImageArray, ImageArray]] = (),
 ) -> Bundle:
     """Export trained networks.
 
@@ -99,6 +98,8 @@ def export_bundle(
         metadata: Name, size, meaning and origin.
         frames: Pairs of real (current, previous) images, RGB or mono uint8, that the ONNX files are
             compared with the networks on.
+        precisions: What to write; ``float32`` is always among them.
+        calibration: Pairs that set the ranges of ``int8``; best others than ``frames``.
 
     Returns:
         The written bundle, loaded and checked.
@@ -109,44 +110,28 @@ def export_bundle(
         RuntimeUnavailableError: A package that export needs is not installed.
     """
     out_dir = Path(out_dir)
-    if out_dir.exists() and not _is_replaceable(out_dir):
-        raise ExportError(
-            f"{out_dir} exists and is not a bundle: choose another directory, or remove it yourself"
-        )
     if not frames:
         raise ExportError("an export is checked on real frames: give at least one pair, got none")
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
     for network in networks:
         network.cpu()
     graphs = build_graphs(networks, metadata.depth_size)
-    work_dir = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", dir=out_dir.parent))
-    try:
+    with new_directory(out_dir) as work_dir:
         for name in NETWORK_NAMES:
             path = work_dir / f"{name}.onnx"
             write_onnx(graphs[name], name, path, metadata.width, metadata.height)
         _write_weights(networks, work_dir / WEIGHTS_FILE)
         info = _describe(networks, metadata, work_dir)
-        inputs = [
-            (
-                prepare_image(current, metadata.width, metadata.height, metadata.color)[0],
-                prepare_image(previous, metadata.width, metadata.height, metadata.color)[0],
-            )
-            for current, previous in frames
-        ]
-        checks = check_graphs(graphs, OnnxRuntime(Bundle(work_dir, info), num_threads=1), inputs)
+        inputs, expected = network_inputs(info, frames), run_graphs(graphs)
+        runtime = OnnxRuntime(Bundle(work_dir, info), num_threads=1)
+        checks = check_networks("float32", expected, predictor(runtime), inputs, TORCH)
         checked = {
             name: network.model_copy(update={"check": checks[name]})
             for name, network in info.networks.items()
         }
         info = info.model_copy(update={"networks": checked})
-        (work_dir / MODEL_CARD_FILE).write_text(render_model_card(info), encoding="utf-8")
-        (work_dir / BUNDLE_FILE).write_text(
-            info.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8"
-        )
-        work_dir.chmod(0o755)
-        _replace_directory(work_dir, out_dir)
-    finally:
-        shutil.rmtree(work_dir, ignore_errors=True)
+        ranges = network_inputs(info, calibration)
+        info = add_precisions(Bundle(work_dir, info), precisions, inputs, ranges, expected, TORCH)
+        write_description(info, work_dir)
     return load_bundle(out_dir)
 
 
@@ -174,12 +159,7 @@ def _describe(networks: Networks, metadata: BundleMetadata, work_dir: Path) -> B
         },
         training=metadata.training,
         metrics=metadata.metrics,
-        files={
-            name: FileInfo(
-                sha256=sha256_of(work_dir / name), size_bytes=(work_dir / name).stat().st_size
-            )
-            for name in names
-        },
+        files={name: describe_file(work_dir / name) for name in names},
     )
 
 
@@ -204,23 +184,3 @@ def _write_weights(networks: Networks, path: Path) -> None:
             tensors[f"{name}.{key}"] = value.contiguous()
     safetensors_torch.save_file(tensors, str(path))
     path.chmod(0o644)  # the library makes it readable for the owner alone
-
-
-def _is_replaceable(path: Path) -> bool:
-    return path.is_dir() and ((path / BUNDLE_FILE).is_file() or not any(path.iterdir()))
-
-
-def _replace_directory(new: Path, target: Path) -> None:
-    """Put ``new`` in the place of ``target``; a failure leaves the old directory there."""
-    if not target.exists():
-        new.rename(target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    target.rename(old / target.name)
-    try:
-        new.rename(target)
-    except OSError:
-        (old / target.name).rename(target)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from coopnet_core.errors import ExportError, RuntimeUnavailableError
+from coopnet_core.export.check import OUTPUTS, Predict
 from coopnet_core.geometry.sample import resize
 from coopnet_core.geometry.se3 import matrix_from_vector
 from coopnet_core.inference.bundle import NetworkName
+from coopnet_core.inference.runtime import FloatArray
 from coopnet_core.networks import Networks
 
 OPSET = 18
@@ -27,11 +29,6 @@ INPUTS: dict[NetworkName, tuple[str, ...]] = {
     "depth": ("image",),
     "pose": ("image_tgt", "image_src"),
     "flow": ("image_tgt", "image_src"),
-}
-OUTPUTS: dict[NetworkName, tuple[str, ...]] = {
-    "depth": ("canonical_depth",),
-    "pose": ("T_src_tgt",),
-    "flow": ("flow_tgt_src", "flow_src_tgt"),
 }
 
 
@@ -101,6 +98,20 @@ def build_graphs(
         "pose": PoseGraph(networks.pose).eval(),
         "flow": FlowGraph(networks.flow).eval(),
     }
+
+
+def run_graphs(graphs: dict[NetworkName, nn.Module]) -> Predict:
+    """Return what runs the graphs in torch, as the reference of the exported files."""
+
+    def predict(
+        name: NetworkName, image_tgt: FloatArray, image_src: FloatArray
+    ) -> tuple[FloatArray, ...]:
+        images = (image_tgt, image_src)[: len(INPUTS[name])]
+        with torch.no_grad():
+            outputs = graphs[name](*(torch.from_numpy(image) for image in images))
+        return tuple(output.numpy() for output in outputs)
+
+    return predict
 
 
 def write_onnx(graph: nn.Module, name: NetworkName, path: Path, width: int, height: int) -> None:

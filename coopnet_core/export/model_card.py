@@ -62,6 +62,7 @@ def render_model_card(info: BundleInfo) -> str:
             f"| {name} | `{network.onnx}` | {size:.1f} | {network.parameters:,} "
             f"| {network.precision} {errors}"
         )
+    lines += _precisions(info)
     if info.metrics:
         lines += ["", "## Measured", "", "With `coopnet evaluate`."]
     for scores in info.metrics:
@@ -69,6 +70,35 @@ def render_model_card(info: BundleInfo) -> str:
         lines += _table(scores.rows)
         lines += ["", *[f"- {note}" for note in scores.notes]] if scores.notes else []
     return "\n".join([*lines, ""])
+
+
+def _precisions(info: BundleInfo) -> list[str]:
+    rows = []
+    for name in NETWORK_NAMES:
+        network = info.networks[name]
+        checks = {"float32": network.check} | {p: e.check for p, e in network.precisions.items()}
+        for precision, file in network.files().items():
+            check = checks[precision]
+            start = f"| {name} | {precision} | `{file}` | {info.files[file].size_bytes / 1e6:.1f} "
+            if check is None:
+                continue
+            rows += [
+                f"{start}| {output} | {error.median_error:.2g} {check.unit} "
+                f"| {error.max_error:.2g} | {check.reference} |"
+                for output, error in check.outputs.items()
+            ]
+    if all(not network.precisions for network in info.networks.values()):
+        return []
+    notes = {e.note for n in info.networks.values() for e in n.precisions.values() if e.note}
+    return [
+        "",
+        "## Precisions",
+        "",
+        "| network | precision | file | MB | output | median error | largest | against |",
+        "|---|---|---|---|---|---|---|---|",
+        *rows,
+        *(["", *[f"- int8: {note}" for note in sorted(notes)]] if notes else []),
+    ]
 
 
 def _table(rows: list[dict[str, str | int | float | None]]) -> list[str]:

@@ -20,6 +20,8 @@ SCHEMA_VERSION = 1
 BUNDLE_FILE = "bundle.json"
 DEFAULT_BUNDLE = "small"
 
+Precision = Literal["float32", "float16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
 NetworkName = Literal["depth", "pose", "flow"]
 NETWORK_NAMES: tuple[NetworkName, ...] = ("depth", "pose", "flow")
 
@@ -37,10 +39,18 @@ class FileInfo(_Model):
     size_bytes: int = Field(ge=1)
 
 
-class ExportCheck(_Model):
-    """How far the ONNX graph is from the torch network it was made from.
+class OutputError(_Model):
+    """How far one output of an ONNX graph is from the reference."""
 
-    The errors are absolute differences of the outputs over ``num_frames`` inputs, in ``unit``.
+    median_error: float = Field(ge=0)
+    max_error: float = Field(ge=0)
+
+
+class ExportCheck(_Model):
+    """How far the ONNX graph is from what it was made from, which ``reference`` names.
+
+    The errors are absolute differences of the outputs over ``num_frames`` inputs, in ``unit``: of
+    all outputs together, and of each by its name.
     """
 
     num_frames: int = Field(ge=1)
@@ -48,15 +58,31 @@ class ExportCheck(_Model):
     median_error: float = Field(ge=0)
     max_error: float = Field(ge=0)
     median_magnitude: float = Field(ge=0, description="median |output|, to judge the errors by")
+    reference: str = "torch networks"
+    outputs: dict[str, OutputError] = {}
+
+
+class PrecisionInfo(_Model):
+    """A network's ONNX file in another precision than float32, and how it was made."""
+
+    onnx: str
+    note: str = ""
+    check: ExportCheck | None = None
 
 
 class NetworkInfo(_Model):
-    """One network of the bundle."""
+    """One network of the bundle: its float32 file, and those in other precisions."""
 
     onnx: str
     parameters: int = Field(ge=0)
     precision: str = "float16 weights, float32 arithmetic"
     check: ExportCheck | None = None
+    precisions: dict[Literal["float16", "int8"], PrecisionInfo] = {}
+
+    def files(self) -> dict[Precision, str]:
+        """Name of the ONNX file per precision."""
+        files: dict[Precision, str] = {"float32": self.onnx}
+        return files | {name: entry.onnx for name, entry in self.precisions.items()}
 
 
 class InputInfo(_Model):
@@ -182,9 +208,25 @@ class Bundle:
             digest.update(self.info.files[name].sha256.encode())
         return f"{self.info.name}-{digest.hexdigest()[:8]}"
 
-    def onnx_path(self, network: NetworkName) -> Path:
-        """Return the path of a network's ONNX file."""
-        return self.path / self.info.networks[network].onnx
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Precisions that every network has a file for; ``float32`` is always among them."""
+        networks = self.info.networks.values()
+        return tuple(p for p in PRECISIONS if all(p in network.files() for network in networks))
+
+    def onnx_path(self, network: NetworkName, precision: Precision = "float32") -> Path:
+        """Return the path of a network's ONNX file.
+
+        Raises:
+            BundleError: The bundle has no such precision.
+        """
+        if precision not in self.precisions:
+            raise BundleError(
+                f"bundle {self.path} has no {precision}, only {', '.join(self.precisions)}: add it "
+                f"with 'coopnet export {self.path} --out DIR --precisions {precision} --frames "
+                "IMAGES', IMAGES being a folder of consecutive images of your camera"
+            )
+        return self.path / self.info.networks[network].files()[precision]
 
 
 def load_bundle(path: str | Path) -> Bundle:
@@ -209,12 +251,12 @@ def load_bundle(path: str | Path) -> Bundle:
         )
     info = _read_info(directory / BUNDLE_FILE)
     for network in NETWORK_NAMES:
-        name = info.networks[network].onnx
-        if name not in info.files:
-            raise BundleError(
-                f"{directory / BUNDLE_FILE}: network {network!r} names {name!r}, which is not "
-                f"among its files ({', '.join(sorted(info.files))}); export the bundle again"
-            )
+        for name in info.networks[network].files().values():
+            if name not in info.files:
+                raise BundleError(
+                    f"{directory / BUNDLE_FILE}: network {network!r} names {name!r}, which is not "
+                    f"among its files ({', '.join(sorted(info.files))}); export the bundle again"
+                )
     for name, expected in info.files.items():
         _check_file(directory / name, expected)
     return Bundle(directory, info)

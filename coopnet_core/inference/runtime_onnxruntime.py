@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from coopnet_core.errors import BundleError, InputError, RuntimeUnavailableError
-from coopnet_core.inference.bundle import NETWORK_NAMES, Bundle, NetworkName
+from coopnet_core.inference.bundle import NETWORK_NAMES, Bundle, NetworkName, Precision
 from coopnet_core.inference.runtime import FloatArray
 
 _INPUTS: dict[NetworkName, tuple[str, ...]] = {
@@ -33,13 +33,17 @@ class OnnxRuntime:
     Args:
         bundle: The checked bundle.
         num_threads: Threads per network; 0 takes every core that the process may run on.
+        precision: Which of the bundle's files to run.
 
     Raises:
         RuntimeUnavailableError: ONNX Runtime is not installed.
-        BundleError: A graph cannot be loaded or has other inputs or outputs than a bundle's.
+        BundleError: The bundle has no such precision, or a graph cannot be loaded or has other
+            inputs or outputs than a bundle's.
     """
 
-    def __init__(self, bundle: Bundle, num_threads: int = 0) -> None:
+    def __init__(
+        self, bundle: Bundle, num_threads: int = 0, precision: Precision = "float32"
+    ) -> None:
         try:
             onnxruntime = importlib.import_module("onnxruntime")
         except ImportError as error:
@@ -52,9 +56,17 @@ class OnnxRuntime:
         self._image_shape = (1, 3, bundle.height, bundle.width)
         threads = num_threads or usable_cores()
         self._sessions = {
-            name: _session(bundle, name, threads, onnxruntime) for name in NETWORK_NAMES
+            name: _session(bundle, name, precision, threads, onnxruntime) for name in NETWORK_NAMES
         }
-        self._description = f"onnxruntime {onnxruntime.__version__}, CPU, {threads} threads"
+        self._precision = precision
+        self._description = (
+            f"onnxruntime {onnxruntime.__version__}, CPU, {threads} threads, {precision}"
+        )
+
+    @property
+    def precision(self) -> Precision:
+        """Which of the bundle's files run."""
+        return self._precision
 
     @property
     def description(self) -> str:
@@ -93,8 +105,10 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _session(bundle: Bundle, network: NetworkName, threads: int, onnxruntime: Any) -> Any:
-    path = bundle.onnx_path(network)
+def _session(
+    bundle: Bundle, network: NetworkName, precision: Precision, threads: int, onnxruntime: Any
+) -> Any:
+    path = bundle.onnx_path(network, precision)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -171,7 +171,9 @@ def test_a_graph_that_disagrees_is_not_written(
         write_onnx(graph, name, path, width, height)
 
     monkeypatch.setattr(bundle_writer, "write_onnx", write_another)
-    with pytest.raises(ExportError, match="exported depth network is off by"):
+    with pytest.raises(
+        ExportError, match=r"depth network \(float32, output canonical_depth\) is off by"
+    ):
         export_bundle(toy_networks(), tmp_path / "toy", METADATA, FRAMES)
     assert list(tmp_path.iterdir()) == []
 
