@@ -13,7 +13,8 @@ import numpy as np
 from coopnet_core.errors import BundleError, CoopNetError
 from coopnet_core.inference.bundle import Bundle, default_bundle_path, load_bundle
 from coopnet_core.inference.pipeline import FramePipeline, PipelineConfig
-from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
+from coopnet_core.inference.runtime import Runtime
+from coopnet_core.inference.runtime_choice import choose_runtime
 
 
 @dataclass
@@ -24,13 +25,15 @@ class Model:
         path: As it was asked for.
         bundle: The checked bundle.
         runtime: Its networks, loaded.
+        device: One line: library, version, device, and why this one.
         pipeline: Takes frames.
         load_s: Seconds that loading and warming up took.
     """
 
     path: str
     bundle: Bundle
-    runtime: OnnxRuntime
+    runtime: Runtime
+    device: str
     pipeline: FramePipeline
     load_s: float
 
@@ -48,31 +51,35 @@ def read_bundle(path: str) -> Bundle:
         return load_bundle(Path(path) if path else default_bundle_path())
 
 
-def load_model(path: str, num_threads: int, max_gap_s: float) -> Model:
+def load_model(path: str, num_threads: int, max_gap_s: float, device: str = "cpu") -> Model:
     """Load a bundle and run its networks once, so that the first frame is not the slow one.
 
     Args:
         path: Directory of the bundle; empty for the included one.
         num_threads: CPU threads of the networks; 0 takes every core.
         max_gap_s: Longest time between two frames that are compared.
+        device: One of ``runtime_choice.DEVICES``.
 
     Returns:
         The model, ready for its first frame.
 
     Raises:
         BundleError: The bundle is missing, damaged, not readable, or its networks do not run.
-        RuntimeUnavailableError: ONNX Runtime is not installed.
+        RuntimeUnavailableError: A library that the device needs is not installed.
+        EngineError: An engine or the GPU does not work, or disagrees with the CPU.
     """
     start_s = time.monotonic()
     bundle = read_bundle(path)
     with _as_bundle_error(path):
-        runtime = OnnxRuntime(bundle, num_threads)
+        chosen = choose_runtime(bundle, device, num_threads)
+        runtime = chosen.runtime
         image = np.zeros((1, 3, bundle.height, bundle.width), np.float32)
         runtime.depth(image)
         runtime.pose(image, image)
         runtime.flow(image, image)
     pipeline = FramePipeline(bundle, runtime, PipelineConfig(max_gap_s=max_gap_s))
-    return Model(path, bundle, runtime, pipeline, time.monotonic() - start_s)
+    load_s = time.monotonic() - start_s
+    return Model(path, bundle, runtime, chosen.description, pipeline, load_s)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
 from coopnet_core.errors import ConfigError
+from coopnet_core.inference.runtime_choice import DEVICES
 
 Value = bool | int | float | str | list[float] | list[str]
 
@@ -89,7 +90,15 @@ TABLE: tuple[Parameter, ...] = (
         "that model in the background; one that cannot be used is refused and the old one stays.",
         is_dynamic=True,
     ),
-    Parameter("device", "cpu", "Where the networks run.", choices=("cpu",)),
+    Parameter(
+        "device",
+        "auto",
+        "Where the networks run. auto: the first of tensorrt, tensorrt_rtx (both only with engines "
+        "made by `coopnet engine`), cuda (ONNX Runtime) and cpu that works. A device that is named "
+        "and does not work is an error; tensorrt, tensorrt_rtx and ort_tensorrt build missing "
+        "engines at start, which can take minutes.",
+        choices=DEVICES,
+    ),
     Parameter("num_threads", 0, "CPU threads of the networks; 0 takes every core.", 0, 256),
     Parameter(
         "image_transport",

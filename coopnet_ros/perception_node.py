@@ -155,7 +155,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         settings = self._settings
         try:
             frames.base_from_camera(settings.camera_xyz_rpy)
-            model = load_model(settings.bundle, settings.num_threads, settings.max_gap_s)
+            model = load_model(
+                settings.bundle, settings.num_threads, settings.max_gap_s, settings.device
+            )
         except CoopNetError as error:
             self._model_problem = str(error)
             self.get_logger().error(f"cannot configure: {error}")
@@ -170,7 +172,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
             self._model, self._model_problem = model, ""
         self.get_logger().info(
             f"bundle {model.bundle.version} ready in {model.load_s:.1f} s: "
-            f"{model.bundle.width}x{model.bundle.height}, {model.runtime.description}"
+            f"{model.bundle.width}x{model.bundle.height}, {model.device}"
         )
         return super().on_configure(state)
 
@@ -317,7 +319,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
     def _change_bundle(self, path: str) -> None:
         settings = self._settings
         try:
-            model = load_model(path, settings.num_threads, settings.max_gap_s)
+            model = load_model(path, settings.num_threads, settings.max_gap_s, settings.device)
         except CoopNetError as error:
             self._refuse_bundle(error)
             with self._lock:
@@ -557,7 +559,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         values = {
             "bundle": model.bundle.version,
             "path": str(model.bundle.path),
-            "device": model.runtime.description,
+            "device": model.device,
             "input size": f"{model.bundle.width}x{model.bundle.height}",
             "metric": str(info.depth.metric).lower(),
             "weights licence": info.training.license,
