@@ -193,6 +193,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
+        os.fchmod(handle, 0o644)  # mkstemp makes it readable for the owner alone
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()

@@ -1,0 +1,48 @@
+"""The exported pose graph does without a matrix product, and says the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from coopnet_core.export.graphs import PoseGraph, write_onnx
+from coopnet_core.inference.engines.builder import BuildOptions, build_engine
+from coopnet_core.inference.engines.library import bundle_signature, load_library
+
+
+class Constant(nn.Module):
+    """A pose network that reads its answer off the image."""
+
+    def forward(self, image_tgt: Tensor, image_src: Tensor) -> Tensor:
+        motion = torch.tensor([0.25, -0.125, 0.5, 1.0, 2.0, 3.0])[None]  # exact in float16
+        return motion * (image_tgt.mean() + image_src.mean())
+
+
+def test_pose_needs_no_matrix_product(tmp_path: Path) -> None:
+    path = tmp_path / "pose.onnx"
+    graph = PoseGraph(Constant()).eval()
+    write_onnx(graph, "pose", path, width=64, height=32)
+    types = {node.op_type for node in onnx.load(path).graph.node}
+    assert not types & {"MatMul", "Gemm"}
+    assert "Sin" in types  # the rotation was exported, not folded away
+    tgt, src = (np.full((1, 3, 32, 64), value, np.float32) for value in (0.25, 0.5))
+    session = onnxruntime.InferenceSession(str(path))
+    (got,) = session.run(None, {"image_tgt": tgt, "image_src": src})
+    (expected,) = graph(torch.from_numpy(tgt), torch.from_numpy(src))
+    np.testing.assert_allclose(got, expected.numpy(), atol=1e-6)
+    np.testing.assert_allclose(got[0, :3, :3] @ got[0, :3, :3].T, np.eye(3), atol=1e-5)
+
+
+def test_pose_builds_for_turing(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs pip install tensorrt-rtx")
+    path = tmp_path / "pose.onnx"
+    write_onnx(PoseGraph(Constant()).eval(), "pose", path, width=64, height=32)
+    options = BuildOptions(compute_capability="7.5")
+    expected = bundle_signature("pose", 32, 64)
+    assert build_engine(load_library("tensorrt_rtx"), path, expected, options).plan
