@@ -7,8 +7,11 @@ import logging
 import time
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from fake_gpu import DataType, fake_library
+from onnx import TensorProto, helper, numpy_helper
 from tiny_bundle import write_tiny_bundle
 
 from coopnet_core.errors import EngineError, RuntimeUnavailableError
@@ -137,6 +140,45 @@ def test_tensorrt_rtx_really_builds_every_network_of_small_without_a_gpu() -> No
             assert name.encode() in built.plan
         weights_bytes = bundle.onnx_path(network).stat().st_size
         assert len(built.plan) > weights_bytes / 2
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_tensorrt_rtx_really_builds_the_types_of_the_file(precision: str, tmp_path: Path) -> None:
+    """Float32 at both ends; between them a convolution in float16, or quantised to int8."""
+    pytest.importorskip("tensorrt_rtx", reason="needs pip install tensorrt-rtx")
+    node, array = helper.make_node, numpy_helper.from_array
+    kernel = np.linspace(-1, 1, 3 * 9, dtype=np.float32).reshape(1, 3, 3, 3)
+    if precision == "float16":
+        weights = [array(kernel.astype(np.float16), "kernel")]
+        nodes = [
+            node("Cast", ["image"], ["half"], to=TensorProto.FLOAT16),
+            node("Conv", ["half", "kernel"], ["result"], pads=[1, 1, 1, 1]),
+            node("Cast", ["result"], ["canonical_depth"], to=TensorProto.FLOAT),
+        ]
+    else:
+        weights = [
+            array((kernel * 127).astype(np.int8), "kernel_int8"),
+            array(np.float32(1 / 127), "scale"),
+            array(np.int8(0), "zero"),
+        ]
+        nodes = [
+            node("QuantizeLinear", ["image", "scale", "zero"], ["image_int8"]),
+            node("DequantizeLinear", ["image_int8", "scale", "zero"], ["image_back"]),
+            node("DequantizeLinear", ["kernel_int8", "scale", "zero"], ["kernel"]),
+            node("Conv", ["image_back", "kernel"], ["canonical_depth"], pads=[1, 1, 1, 1]),
+        ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, 32, 64])
+        for name, channels in (("image", 3), ("canonical_depth", 1))
+    ]
+    graph = helper.make_graph(nodes, "depth", ends[:1], ends[1:], weights)
+    opset = [helper.make_opsetid("", 18)]
+    path = tmp_path / f"depth_{precision}.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    options = BuildOptions(precision=precision, compute_capability="8.6")  # type: ignore[arg-type]
+    built = build_engine(load_library("tensorrt_rtx"), path, DEPTH, options)
+    assert built.signature == DEPTH
+    assert len(built.plan) > 1000
 
 
 def test_tensorrt_rtx_really_refuses_a_damaged_file(tmp_path: Path) -> None:

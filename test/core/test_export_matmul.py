@@ -24,25 +24,27 @@ class Constant(nn.Module):
         return motion * (image_tgt.mean() + image_src.mean())
 
 
-def test_pose_needs_no_matrix_product(tmp_path: Path) -> None:
-    path = tmp_path / "pose.onnx"
-    graph = PoseGraph(Constant()).eval()
-    write_onnx(graph, "pose", path, width=64, height=32)
-    types = {node.op_type for node in onnx.load(path).graph.node}
+@pytest.fixture(scope="module")
+def onnx_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pose") / "pose.onnx"
+    write_onnx(PoseGraph(Constant()).eval(), "pose", path, width=64, height=32)
+    return path
+
+
+def test_pose_needs_no_matrix_product(onnx_path: Path) -> None:
+    types = {node.op_type for node in onnx.load(onnx_path).graph.node}
     assert not types & {"MatMul", "Gemm"}
     assert "Sin" in types  # the rotation was exported, not folded away
     tgt, src = (np.full((1, 3, 32, 64), value, np.float32) for value in (0.25, 0.5))
-    session = onnxruntime.InferenceSession(str(path))
+    session = onnxruntime.InferenceSession(str(onnx_path))
     (got,) = session.run(None, {"image_tgt": tgt, "image_src": src})
-    (expected,) = graph(torch.from_numpy(tgt), torch.from_numpy(src))
+    (expected,) = PoseGraph(Constant())(torch.from_numpy(tgt), torch.from_numpy(src))
     np.testing.assert_allclose(got, expected.numpy(), atol=1e-6)
     np.testing.assert_allclose(got[0, :3, :3] @ got[0, :3, :3].T, np.eye(3), atol=1e-5)
 
 
-def test_pose_builds_for_turing(tmp_path: Path) -> None:
+def test_pose_builds_for_turing(onnx_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs pip install tensorrt-rtx")
-    path = tmp_path / "pose.onnx"
-    write_onnx(PoseGraph(Constant()).eval(), "pose", path, width=64, height=32)
     options = BuildOptions(compute_capability="7.5")
     expected = bundle_signature("pose", 32, 64)
-    assert build_engine(load_library("tensorrt_rtx"), path, expected, options).plan
+    assert build_engine(load_library("tensorrt_rtx"), onnx_path, expected, options).plan

@@ -128,7 +128,11 @@ def _set_target(library: EngineLibrary, builder: Any, config: Any, options: Buil
                 f"{options.compute_capability}: choose one, or use another device"
             )
         config.num_compute_capabilities = 1
-        config.set_compute_capability(known[options.compute_capability], 0)
+        if not config.set_compute_capability(known[options.compute_capability], 0):
+            raise EngineError(
+                f"{library.label} refuses compute capability {options.compute_capability}: "
+                f"{_errors(library)}"
+            )
     elif options.compute_capability is not None:
         raise EngineError(
             f"{library.label} builds for the GPU that is here alone, got compute capability "
