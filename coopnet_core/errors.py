@@ -31,6 +31,10 @@ class ExportError(CoopNetError):
     """An exported artefact could not be made or disagrees with the network it came from."""
 
 
+class EngineError(CoopNetError):
+    """An engine for a GPU cannot be built or run, or disagrees with the ONNX file it came from."""
+
+
 class RuntimeUnavailableError(CoopNetError):
     """An optional library that the chosen runtime or command needs is not installed."""
 

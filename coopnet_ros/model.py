@@ -13,7 +13,8 @@ import numpy as np
 from coopnet_core.errors import BundleError, CoopNetError
 from coopnet_core.inference.bundle import Bundle, Precision, default_bundle_path, load_bundle
 from coopnet_core.inference.pipeline import FramePipeline, PipelineConfig
-from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
+from coopnet_core.inference.runtime import Runtime
+from coopnet_core.inference.runtime_choice import choose_runtime
 
 
 @dataclass
@@ -24,13 +25,15 @@ class Model:
         path: As it was asked for.
         bundle: The checked bundle.
         runtime: Its networks, loaded.
+        device: One line: library, version, device, and why this one.
         pipeline: Takes frames.
         load_s: Seconds that loading and warming up took.
     """
 
     path: str
     bundle: Bundle
-    runtime: OnnxRuntime
+    runtime: Runtime
+    device: str
     pipeline: FramePipeline
     load_s: float
 
@@ -49,7 +52,11 @@ def read_bundle(path: str) -> Bundle:
 
 
 def load_model(
-    path: str, num_threads: int, max_gap_s: float, precision: Precision = "float32"
+    path: str,
+    num_threads: int,
+    max_gap_s: float,
+    device: str = "cpu",
+    precision: Precision = "float32",
 ) -> Model:
     """Load a bundle and run its networks once, so that the first frame is not the slow one.
 
@@ -57,6 +64,7 @@ def load_model(
         path: Directory of the bundle; empty for the included one.
         num_threads: CPU threads of the networks; 0 takes every core.
         max_gap_s: Longest time between two frames that are compared.
+        device: One of ``runtime_choice.DEVICES``.
         precision: Which of the bundle's files run.
 
     Returns:
@@ -65,18 +73,21 @@ def load_model(
     Raises:
         BundleError: The bundle is missing, damaged, not readable, has no such precision, or its
             networks do not run.
-        RuntimeUnavailableError: ONNX Runtime is not installed.
+        RuntimeUnavailableError: A library that the device needs is not installed.
+        EngineError: An engine or the GPU does not work, or disagrees with the CPU.
     """
     start_s = time.monotonic()
     bundle = read_bundle(path)
     with _as_bundle_error(path):
-        runtime = OnnxRuntime(bundle, num_threads, precision)
+        chosen = choose_runtime(bundle, device, num_threads, precision)
+        runtime = chosen.runtime
         image = np.zeros((1, 3, bundle.height, bundle.width), np.float32)
         runtime.depth(image)
         runtime.pose(image, image)
         runtime.flow(image, image)
     pipeline = FramePipeline(bundle, runtime, PipelineConfig(max_gap_s=max_gap_s))
-    return Model(path, bundle, runtime, pipeline, time.monotonic() - start_s)
+    load_s = time.monotonic() - start_s
+    return Model(path, bundle, runtime, chosen.description, pipeline, load_s)
 
 
 @contextmanager

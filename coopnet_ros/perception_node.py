@@ -156,7 +156,11 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         try:
             frames.base_from_camera(settings.camera_xyz_rpy)
             model = load_model(
-                settings.bundle, settings.num_threads, settings.max_gap_s, settings.precision
+                settings.bundle,
+                settings.num_threads,
+                settings.max_gap_s,
+                settings.device,
+                settings.precision,
             )
         except CoopNetError as error:
             self._model_problem = str(error)
@@ -172,7 +176,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
             self._model, self._model_problem = model, ""
         self.get_logger().info(
             f"bundle {model.bundle.version} ready in {model.load_s:.1f} s: "
-            f"{model.bundle.width}x{model.bundle.height}, {model.runtime.description}"
+            f"{model.bundle.width}x{model.bundle.height}, {model.device}"
         )
         return super().on_configure(state)
 
@@ -319,7 +323,13 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
     def _change_bundle(self, path: str) -> None:
         settings = self._settings
         try:
-            model = load_model(path, settings.num_threads, settings.max_gap_s, settings.precision)
+            model = load_model(
+                path,
+                settings.num_threads,
+                settings.max_gap_s,
+                settings.device,
+                settings.precision,
+            )
         except CoopNetError as error:
             self._refuse_bundle(error)
             with self._lock:
@@ -559,7 +569,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         values = {
             "bundle": model.bundle.version,
             "path": str(model.bundle.path),
-            "device": model.runtime.description,
+            "device": model.device,
             "input size": f"{model.bundle.width}x{model.bundle.height}",
             "metric": str(info.depth.metric).lower(),
             "weights licence": info.training.license,

@@ -44,7 +44,12 @@ ARGUMENTS: tuple[tuple[str, str, str], ...] = (
         f"raw (sensor_msgs/Image) or compressed (JPEG, PNG on IMAGE_TOPIC/compressed). {FROM_FILE}",
     ),
     ("bundle", "", f"Directory of the trained model. {FROM_FILE}"),
-    ("device", "", f"Where the networks run: cpu. {FROM_FILE}"),
+    (
+        "device",
+        "",
+        "Where the networks run: auto, cpu, cuda, ort_tensorrt, tensorrt, tensorrt_rtx. "
+        f"{FROM_FILE}",
+    ),
     ("precision", "", f"Arithmetic of the networks: float32, float16, int8. {FROM_FILE}"),
     ("base_frame", "", f"Frame of the robot. {FROM_FILE}"),
     ("odom_frame", "", f"Parent frame of odometry. {FROM_FILE}"),

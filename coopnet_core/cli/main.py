@@ -1,4 +1,4 @@
-"""The ``coopnet`` command: train, export, evaluate, predict, bench."""
+"""The ``coopnet`` command: train, export, evaluate, predict, bench, engine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from coopnet_core import __version__
 from coopnet_core.errors import CoopNetError
 
-COMMANDS = ("train", "export", "evaluate", "predict", "bench")
+COMMANDS = ("train", "export", "evaluate", "predict", "bench", "engine")
 
 EXAMPLES = """examples:
   coopnet train --data ~/data --out runs/first
@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   coopnet evaluate --bundle my_bundle --data ~/data --out scores
   coopnet predict --bundle my_bundle photos/ --out pictures
   coopnet bench --bundle my_bundle --frames photos/
+  coopnet engine --bundle my_bundle --frames photos/
 """
 
 

@@ -153,6 +153,7 @@ def write_onnx(graph: nn.Module, name: NetworkName, path: Path, width: int, heig
         raise ExportError(f"torch returned no ONNX program for the {name} network")
     model = program.model_proto
     _write_out_softmax(model, onnx)
+    _write_out_matmul(model, onnx)
     _store_weights_as_float16(model, onnx)
     _remove_traces(model)
     onnx.checker.check_model(model, full_check=True)
@@ -184,6 +185,34 @@ def _write_out_softmax(model: Any, onnx: Any) -> None:
             onnx.helper.make_node("Exp", [shifted], [power]),
             onnx.helper.make_node("ReduceSum", [power, axes], [total], keepdims=1),
             onnx.helper.make_node("Div", [power, total], [result]),
+        ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _write_out_matmul(model: Any, onnx: Any) -> None:
+    """Replace MatMul of batches of matrices, (B, N, K) by (B, K, M), by its definition.
+
+    TensorRT-RTX has no float32 matrix product for Turing GPUs, and the one in the pose network is
+    of two 3x3 matrices.
+    """
+    graph = model.graph
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "MatMul":
+            nodes.append(node)
+            continue
+        left, right = node.input
+        result = node.output[0]
+        last, second, middle = (f"{result}_{part}" for part in ("last", "second", "middle"))
+        for name, axis in ((last, 3), (second, 1), (middle, 2)):
+            graph.initializer.append(onnx.numpy_helper.from_array(np.array([axis], np.int64), name))
+        column, row, products = (f"{result}_{part}" for part in ("column", "row", "products"))
+        nodes += [
+            onnx.helper.make_node("Unsqueeze", [left, last], [column]),
+            onnx.helper.make_node("Unsqueeze", [right, second], [row]),
+            onnx.helper.make_node("Mul", [column, row], [products]),
+            onnx.helper.make_node("ReduceSum", [products, middle], [result], keepdims=0),
         ]
     del graph.node[:]
     graph.node.extend(nodes)

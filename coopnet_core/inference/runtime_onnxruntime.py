@@ -1,30 +1,16 @@
-"""Networks on the CPU through ONNX Runtime."""
+"""Networks through ONNX Runtime, on the CPU unless asked otherwise."""
 
 from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from coopnet_core.errors import BundleError, InputError, RuntimeUnavailableError
 from coopnet_core.inference.bundle import NETWORK_NAMES, Bundle, NetworkName, Precision
 from coopnet_core.inference.runtime import FloatArray
-
-_INPUTS: dict[NetworkName, tuple[str, ...]] = {
-    "depth": ("image",),
-    "pose": ("image_tgt", "image_src"),
-    "flow": ("image_tgt", "image_src"),
-}
-
-
-def _outputs(network: NetworkName, height: int, width: int) -> dict[str, list[int]]:
-    if network == "depth":
-        return {"canonical_depth": [1, 1, height, width]}
-    if network == "pose":
-        return {"T_src_tgt": [1, 4, 4]}
-    return {"flow_tgt_src": [1, 2, height, width], "flow_src_tgt": [1, 2, height, width]}
+from coopnet_core.inference.signature import INPUTS, check_images, outputs
 
 
 class OnnxRuntime:
@@ -34,15 +20,21 @@ class OnnxRuntime:
         bundle: The checked bundle.
         num_threads: Threads per network; 0 takes every core that the process may run on.
         precision: Which of the bundle's files to run.
+        providers: Execution providers as ONNX Runtime names them, best first, with their options;
+            the CPU's comes last by itself.
 
     Raises:
-        RuntimeUnavailableError: ONNX Runtime is not installed.
+        RuntimeUnavailableError: ONNX Runtime is not installed, or cannot start the first provider.
         BundleError: The bundle has no such precision, or a graph cannot be loaded or has other
             inputs or outputs than a bundle's.
     """
 
     def __init__(
-        self, bundle: Bundle, num_threads: int = 0, precision: Precision = "float32"
+        self,
+        bundle: Bundle,
+        num_threads: int = 0,
+        precision: Precision = "float32",
+        providers: Sequence[tuple[str, dict[str, str]]] = (),
     ) -> None:
         try:
             onnxruntime = importlib.import_module("onnxruntime")
@@ -56,11 +48,13 @@ class OnnxRuntime:
         self._image_shape = (1, 3, bundle.height, bundle.width)
         threads = num_threads or usable_cores()
         self._sessions = {
-            name: _session(bundle, name, precision, threads, onnxruntime) for name in NETWORK_NAMES
+            name: _session(bundle, name, precision, threads, onnxruntime, providers)
+            for name in NETWORK_NAMES
         }
+        place = providers[0][0].removesuffix("ExecutionProvider") if providers else "CPU"
         self._precision = precision
         self._description = (
-            f"onnxruntime {onnxruntime.__version__}, CPU, {threads} threads, {precision}"
+            f"onnxruntime {onnxruntime.__version__}, {place}, {threads} threads, {precision}"
         )
 
     @property
@@ -87,15 +81,10 @@ class OnnxRuntime:
         return flow_tgt_src, flow_src_tgt
 
     def _run(self, network: NetworkName, *images: FloatArray) -> list[FloatArray]:
-        for image in images:
-            if image.shape != self._image_shape or image.dtype != np.float32:
-                raise InputError(
-                    f"the {network} network takes float32 images of shape {self._image_shape}, "
-                    f"got {image.dtype} {image.shape}: resize with preprocess.prepare_image"
-                )
-        feeds = dict(zip(_INPUTS[network], images, strict=True))
-        outputs: list[FloatArray] = self._sessions[network].run(None, feeds)
-        return outputs
+        check_images(network, images, self._image_shape)
+        feeds = dict(zip(INPUTS[network], images, strict=True))
+        results: list[FloatArray] = self._sessions[network].run(None, feeds)
+        return results
 
 
 def usable_cores() -> int:
@@ -106,7 +95,12 @@ def usable_cores() -> int:
 
 
 def _session(
-    bundle: Bundle, network: NetworkName, precision: Precision, threads: int, onnxruntime: Any
+    bundle: Bundle,
+    network: NetworkName,
+    precision: Precision,
+    threads: int,
+    onnxruntime: Any,
+    providers: Sequence[tuple[str, dict[str, str]]],
 ) -> Any:
     path = bundle.onnx_path(network, precision)
     options = onnxruntime.SessionOptions()
@@ -119,22 +113,29 @@ def _session(
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
+            str(path), options, providers=[*providers, "CPUExecutionProvider"]
         )
     except Exception as error:  # the library's own exceptions share no public base class
         raise BundleError(
             f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}; "
             "export the bundle again with this version of coopnet"
         ) from error
+    # A provider whose library is missing is left out with no more than a warning.
+    if providers and providers[0][0] not in session.get_providers():
+        raise RuntimeUnavailableError(
+            f"ONNX Runtime {onnxruntime.__version__} could not start {providers[0][0]} and fell "
+            f"back to {session.get_providers()}: install the CUDA, cuDNN and TensorRT that this "
+            "version needs (onnxruntime.ai/docs/execution-providers)"
+        )
     shape = [1, 3, bundle.height, bundle.width]
     _check_signature(
-        path.name, "inputs", session.get_inputs(), dict.fromkeys(_INPUTS[network], shape)
+        path.name, "inputs", session.get_inputs(), dict.fromkeys(INPUTS[network], shape)
     )
     _check_signature(
         path.name,
         "outputs",
         session.get_outputs(),
-        _outputs(network, bundle.height, bundle.width),
+        outputs(network, bundle.height, bundle.width),
     )
     return session
 

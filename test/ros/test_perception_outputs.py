@@ -230,6 +230,7 @@ def test_diagnostics_have_rate_latency_device_bundle_and_state(harness: Harness)
     values = {pair.key: pair.value for pair in model.values}
     assert values["bundle"].startswith("tiny-")
     assert "onnxruntime" in values["device"]
+    assert "(cpu: no" in values["device"]  # ... and why
     assert values["metric"] == "true"
     received = harness.wait_for_status("input", "receiving")
     values = {pair.key: pair.value for pair in received.values}

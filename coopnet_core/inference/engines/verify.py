@@ -1,0 +1,138 @@
+"""Whether a runtime answers as the ONNX file does on the CPU.
+
+Engines have been seen to be wrong without a word, so none drives a robot before it was compared.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from coopnet_core.errors import EngineError
+from coopnet_core.inference.bundle import Bundle, NetworkName, Precision
+from coopnet_core.inference.engines.cache import Verification
+from coopnet_core.inference.preprocess import ImageArray, prepare_image
+from coopnet_core.inference.runtime import FloatArray, Runtime
+from coopnet_core.inference.signature import INPUTS
+
+Pair = tuple[FloatArray, FloatArray]
+"""Current and previous image, (1, 3, H, W) each."""
+Run = Callable[..., Sequence[FloatArray]]
+"""Images to a network's outputs."""
+
+UNITS: dict[NetworkName, str] = {
+    "depth": "fraction of the depth",
+    "pose": "matrix entries",
+    "flow": "pixels",
+}
+MEDIAN_LIMITS: dict[Precision, dict[NetworkName, float]] = {
+    "float32": {"depth": 0.005, "pose": 0.002, "flow": 0.05},
+    "float16": {"depth": 0.01, "pose": 0.005, "flow": 0.1},
+    "int8": {"depth": 0.03, "pose": 0.01, "flow": 0.3},
+}
+"""Largest median difference on the worst frame. Chosen, not measured: float32 leaves room for
+TF32, and the others compare with the ONNX file of the same precision."""
+P95_FACTOR = 10.0
+"""How much larger the 95th percentile may be: a twentieth of a picture may not be simply wrong."""
+SYNTHETIC_SHIFT_PX = 4
+
+
+def verify_network(
+    network: NetworkName, run: Run, onnx_path: Path, pairs: Sequence[Pair], precision: Precision
+) -> Verification:
+    """Compare a network with its ONNX file, run by ONNX Runtime on the CPU.
+
+    Args:
+        network: Which network.
+        run: Takes its images and returns its outputs in the order of the ONNX file.
+        onnx_path: The ONNX file.
+        pairs: Frames, at least one pair.
+        precision: Decides the limits.
+
+    Raises:
+        EngineError: They disagree, or the network returns values that are not finite.
+    """
+    onnxruntime: Any = importlib.import_module("onnxruntime")
+    session = onnxruntime.InferenceSession(str(onnx_path), providers=["CPUExecutionProvider"])
+    medians, p95s = [], []
+    for pair in pairs:
+        images = pair[: len(INPUTS[network])]
+        expected = session.run(None, dict(zip(INPUTS[network], images, strict=True)))
+        error = _difference(network, run(*images), expected)
+        medians.append(float(np.median(error)))
+        p95s.append(float(np.percentile(error, 95)))
+    limit = MEDIAN_LIMITS[precision][network]
+    for name, value, allowed in (
+        ("median", max(medians), limit),
+        ("95th percentile", max(p95s), P95_FACTOR * limit),
+    ):
+        if not value <= allowed:
+            raise EngineError(
+                f"the {network} network at {precision} is off by {value:.3g} ({UNITS[network]}, "
+                f"{name} of the worst of {len(pairs)} frames) from {onnx_path.name} on the CPU, "
+                f"expected at most {allowed:g}: do not use it; try another precision, library "
+                "version or device"
+            )
+    return Verification(
+        reference=f"onnxruntime {onnxruntime.__version__} on the CPU",
+        num_frames=len(pairs),
+        unit=UNITS[network],
+        median_error=max(medians),
+        median_limit=limit,
+        p95_error=max(p95s),
+        p95_limit=P95_FACTOR * limit,
+    )
+
+
+def runner(runtime: Runtime, network: NetworkName) -> Run:
+    """Return a function that runs one network of a runtime."""
+    return partial(_run, runtime, network)
+
+
+def prepare_pairs(bundle: Bundle, frames: Sequence[tuple[ImageArray, ImageArray]]) -> list[Pair]:
+    """Turn (current, previous) uint8 images into what the bundle's networks take."""
+    return [(_prepare(bundle, current), _prepare(bundle, previous)) for current, previous in frames]
+
+
+def synthetic_pairs(bundle: Bundle) -> list[Pair]:
+    """Return one pair of a texture that slides sideways, for where no frames are given."""
+    rng = np.random.default_rng(0)
+    width = bundle.width + SYNTHETIC_SHIFT_PX
+    texture = np.zeros((bundle.height, width, 3), np.float32)
+    for rows in (4, 12, 36):
+        coarse = rng.uniform(0, 255 / 3, (rows, 3 * rows, 3)).astype(np.float32)
+        texture += cv2.resize(coarse, (width, bundle.height), interpolation=cv2.INTER_LINEAR)
+    image = texture.astype(np.uint8)
+    current, previous = image[:, SYNTHETIC_SHIFT_PX:], image[:, :-SYNTHETIC_SHIFT_PX]
+    return prepare_pairs(bundle, [(current, previous)])
+
+
+def _prepare(bundle: Bundle, image: ImageArray) -> FloatArray:
+    return prepare_image(image, bundle.width, bundle.height, bundle.color)[0]
+
+
+def _run(runtime: Runtime, network: NetworkName, *images: FloatArray) -> Sequence[FloatArray]:
+    if network == "depth":
+        return [runtime.depth(*images)]
+    if network == "pose":
+        return [runtime.pose(*images)]
+    return runtime.flow(*images)
+
+
+def _difference(
+    network: NetworkName, got: Sequence[FloatArray], expected: Sequence[FloatArray]
+) -> FloatArray:
+    """Return |got - expected| of every value; not a number where ``got`` is not finite."""
+    errors = []
+    for result, reference in zip(got, expected, strict=True):
+        error = np.abs(result - reference)
+        if network == "depth":
+            error = error / np.abs(reference)
+        errors.append(np.where(np.isfinite(result), error, np.nan).ravel())
+    return np.concatenate(errors)
