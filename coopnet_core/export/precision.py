@@ -127,6 +127,7 @@ def to_int8(model: Any, inputs: Sequence[Feed]) -> Any:
 
 def unquantised(model: Any) -> list[str]:
     """Return the names of the convolutions that int8 leaves in float32; see :func:`to_int8`."""
+    model = import_onnx().shape_inference.infer_shapes(model)
     makers = {output: node for node in model.graph.node for output in node.output}
     channels = _channels(model)
     behind, before = _leading_to_conv(model), _made_by_conv(model)
