@@ -151,7 +151,7 @@ def test_without_a_gpu_only_rtx_knows_what_to_build_for(bundle: Bundle) -> None:
 
 def test_a_precision_that_the_bundle_lacks_is_named(bundle: Bundle, tmp_path: Path) -> None:
     place = (tmp_path, bundle, "flow", fake_library("10.3.0"), DEVICE)
-    with pytest.raises(BundleError, match="no int8 file for the flow network"):
+    with pytest.raises(BundleError, match="has no int8, only float32"):
         find_or_build(*place, BuildOptions(precision="int8"))
 
 

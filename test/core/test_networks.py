@@ -42,7 +42,10 @@ def test_training_starts_near_the_documented_depth_and_without_motion() -> None:
         inverse_depth, torch.full_like(inverse_depth, start), rtol=0.15, atol=0
     )
     assert networks.flow(tgt, src)[0][0].abs().max() < 1.0
-    assert networks.pose(tgt, src).abs().max() < 0.1
+    # A car's step is 1: little beside it, but not out of reach.
+    motion = networks.pose(tgt, src).abs()
+    assert motion[:, :3].max() < 0.05
+    assert motion[:, 3:].max() < 0.3
 
 
 def test_flow_directions_swap_with_the_images() -> None:
