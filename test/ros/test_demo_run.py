@@ -173,7 +173,7 @@ def test_what_cannot_run_is_explained_before_anything_starts(
 
 
 def test_end_of_a_process_is_reported_with_its_last_words(tmp_path: Path) -> None:
-    script = "print('loading'); raise SystemExit('no disk')"
+    script = "print('loading', flush=True); raise SystemExit('no disk')"
     child = Child("node", [sys.executable, "-c", script], tmp_path / "log")
     with child, pytest.raises(CoopNetError, match=r"exit status 1(.|\n)*loading\n *no disk"):
         child.wait_for_line("ready", PATIENCE_S)
