@@ -67,7 +67,7 @@ def test_the_launch_file_starts_the_node_and_replays_a_bag(tmp_path: Path) -> No
     packages = pytest.importorskip("ament_index_python.packages")
     try:
         packages.get_package_prefix("coopnet_ros")
-    except packages.PackageNotFoundError:
+    except (packages.PackageNotFoundError, OSError):  # the latter: no workspace is sourced
         pytest.skip("coopnet_ros is not installed: colcon build, then source install/setup.bash")
     from nav_msgs.msg import Odometry
     from ros_harness import Harness
