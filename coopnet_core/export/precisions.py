@@ -10,7 +10,13 @@ from typing import Any
 from coopnet_core.errors import ExportError
 from coopnet_core.export.check import Pair, Predict, check_networks, predictor
 from coopnet_core.export.directory import describe_file, new_directory, write_description
-from coopnet_core.export.precision import Feed, import_onnx, to_float16, to_int8
+from coopnet_core.export.precision import (
+    CALIBRATION_PERCENTILE,
+    Feed,
+    import_onnx,
+    to_float16,
+    to_int8,
+)
 from coopnet_core.inference.bundle import (
     NETWORK_NAMES,
     Bundle,
@@ -111,7 +117,8 @@ def add_precisions(
             onnx.save(_convert(model, precision, name, calibration), str(bundle.path / file))
         note = ""
         if precision == "int8":
-            note = f"ranges: MinMax over {len(calibration)} frame pairs"
+            share = f"{CALIBRATION_PERCENTILE:g} %"
+            note = f"ranges: {share} of the values over {len(calibration)} frame pairs"
         info = _with_files(info, precision, files, bundle.path, note)
         runtime = OnnxRuntime(Bundle(bundle.path, info), num_threads=1, precision=precision)
         checks = check_networks(precision, expected, predictor(runtime), frames, reference)

@@ -171,7 +171,7 @@ def test_a_bundle_is_extended_in_place(bundle: Bundle) -> None:
         assert runtime.depth(images()[0]).shape == (1, 1, 32, 64)
     card = (bundle.path / "MODEL_CARD.md").read_text()
     assert "| depth | int8 | `depth_int8.onnx` |" in card
-    assert "MinMax over 12 frame pairs" in card
+    assert "99.999 % of the values over 12 frame pairs" in card
 
 
 def test_a_sabotaged_file_is_refused_and_nothing_is_left(
