@@ -109,14 +109,18 @@ def run(args: argparse.Namespace) -> int:
     from coopnet_core.inference.engines.cache import default_cache_dir
     from coopnet_core.inference.engines.cuda import CudaPython, find_driver
     from coopnet_core.inference.engines.prepare import find_or_build
-    from coopnet_core.inference.engines.verify import prepare_pairs
+    from coopnet_core.inference.preprocess import prepare_pairs
     from coopnet_core.inference.runtime_tensorrt import TensorRtRuntime
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if args.workspace_mib < 1:
         raise EngineError(f"--workspace-mib must be 1 or more, got {args.workspace_mib}")
     bundle = load_bundle(args.bundle if args.bundle is not None else default_bundle_path())
-    pairs = None if args.frames is None else prepare_pairs(bundle, read_frame_pairs(args.frames))
+    pairs = (
+        None
+        if args.frames is None
+        else prepare_pairs(bundle.info.input, read_frame_pairs(args.frames))
+    )
     is_for_others = args.compute_capability is not None
     has_gpu = not is_for_others and not find_driver()
     library = choose_library(args.library, has_gpu)

@@ -17,7 +17,7 @@ from coopnet_core.errors import ExportError, RuntimeUnavailableError
 from coopnet_core.export.check import check_networks, predictor
 from coopnet_core.export.directory import describe_file, new_directory, write_description
 from coopnet_core.export.graphs import build_graphs, run_graphs, write_onnx
-from coopnet_core.export.precisions import add_precisions, network_inputs
+from coopnet_core.export.precisions import add_precisions
 from coopnet_core.inference.bundle import (
     NETWORK_NAMES,
     Bundle,
@@ -30,7 +30,7 @@ from coopnet_core.inference.bundle import (
     TrainingInfo,
     load_bundle,
 )
-from coopnet_core.inference.preprocess import ImageArray
+from coopnet_core.inference.preprocess import ImageArray, prepare_pairs
 from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
 from coopnet_core.networks import SIZE_MULTIPLE, Networks
 from coopnet_core.networks.depth import MAX_CANONICAL_DEPTH, MIN_CANONICAL_DEPTH
@@ -121,7 +121,7 @@ def export_bundle(
             write_onnx(graphs[name], name, path, metadata.width, metadata.height)
         _write_weights(networks, work_dir / WEIGHTS_FILE)
         info = _describe(networks, metadata, work_dir)
-        inputs, expected = network_inputs(info, frames), run_graphs(graphs)
+        inputs, expected = prepare_pairs(info.input, frames), run_graphs(graphs)
         runtime = OnnxRuntime(Bundle(work_dir, info), num_threads=1)
         checks = check_networks("float32", expected, predictor(runtime), inputs, TORCH)
         checked = {
@@ -129,7 +129,7 @@ def export_bundle(
             for name, network in info.networks.items()
         }
         info = info.model_copy(update={"networks": checked})
-        ranges = network_inputs(info, calibration)
+        ranges = prepare_pairs(info.input, calibration)
         info = add_precisions(Bundle(work_dir, info), precisions, inputs, ranges, expected, TORCH)
         write_description(info, work_dir)
     return load_bundle(out_dir)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -14,7 +15,9 @@ from coopnet_core.inference.bundle import (
     OutputError,
     Precision,
 )
+from coopnet_core.inference.preprocess import Pair
 from coopnet_core.inference.runtime import FloatArray, Runtime
+from coopnet_core.inference.signature import OUTPUTS, UNITS, run_network
 
 MAX_MEDIAN_ERROR: dict[Precision, dict[NetworkName, float]] = {
     "float32": {"depth": 0.02, "pose": 0.005, "flow": 0.1},
@@ -24,20 +27,8 @@ MAX_MEDIAN_ERROR: dict[Precision, dict[NetworkName, float]] = {
 """Largest median error of a sound export: fraction of depth, matrix entries, pixels. Set
 by hand, well above what the included bundle shows."""
 
-UNITS: dict[NetworkName, str] = {
-    "depth": "fraction of the depth",
-    "pose": "matrix entries",
-    "flow": "pixels",
-}
-OUTPUTS: dict[NetworkName, tuple[str, ...]] = {
-    "depth": ("canonical_depth",),
-    "pose": ("T_src_tgt",),
-    "flow": ("flow_tgt_src", "flow_src_tgt"),
-}
-
-Pair = tuple[FloatArray, FloatArray]
 Predict = Callable[[NetworkName, FloatArray, FloatArray], tuple[FloatArray, ...]]
-"""Runs a network on (current, previous) and returns its outputs in the order of ``OUTPUTS``."""
+"""Runs a network on (current, previous) and returns its outputs in their order."""
 
 
 def check_networks(
@@ -96,17 +87,7 @@ def check_networks(
 
 def predictor(runtime: Runtime) -> Predict:
     """Return what runs the networks of a runtime."""
-
-    def predict(
-        name: NetworkName, image_tgt: FloatArray, image_src: FloatArray
-    ) -> tuple[FloatArray, ...]:
-        if name == "depth":
-            return (runtime.depth(image_tgt),)
-        if name == "pose":
-            return (runtime.pose(image_tgt, image_src),)
-        return runtime.flow(image_tgt, image_src)
-
-    return predict
+    return partial(run_network, runtime)
 
 
 def _refuse_if_wrong(

@@ -15,21 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from coopnet_core.errors import ExportError, RuntimeUnavailableError
-from coopnet_core.export.check import OUTPUTS, Predict
+from coopnet_core.export.check import Predict
 from coopnet_core.geometry.sample import resize
 from coopnet_core.geometry.se3 import matrix_from_vector
 from coopnet_core.inference.bundle import NetworkName
 from coopnet_core.inference.runtime import FloatArray
+from coopnet_core.inference.signature import INPUTS, OUTPUTS
 from coopnet_core.networks import Networks
 
 OPSET = 18
 """Has GridSample, and is what the exporter writes natively."""
-
-INPUTS: dict[NetworkName, tuple[str, ...]] = {
-    "depth": ("image",),
-    "pose": ("image_tgt", "image_src"),
-    "flow": ("image_tgt", "image_src"),
-}
 
 
 class DepthGraph(nn.Module):

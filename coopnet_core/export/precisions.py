@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coopnet_core.errors import ExportError
-from coopnet_core.export.check import Pair, Predict, check_networks, predictor
+from coopnet_core.export.check import Predict, check_networks, predictor
 from coopnet_core.export.directory import describe_file, new_directory, write_description
 from coopnet_core.export.precision import (
     CALIBRATION_PERCENTILE,
@@ -26,7 +26,7 @@ from coopnet_core.inference.bundle import (
     PrecisionInfo,
     load_bundle,
 )
-from coopnet_core.inference.preprocess import ImageArray, prepare_image
+from coopnet_core.inference.preprocess import ImageArray, Pair, prepare_pairs
 from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
 
 FrameTuple = tuple[ImageArray, ImageArray]
@@ -71,8 +71,8 @@ def extend_bundle(
         info = add_precisions(
             Bundle(work_dir, bundle.info),
             wanted,
-            network_inputs(bundle.info, frames),
-            network_inputs(bundle.info, calibration),
+            prepare_pairs(bundle.info.input, frames),
+            prepare_pairs(bundle.info.input, calibration),
             predictor(OnnxRuntime(bundle, num_threads=1)),
             "float32 ONNX files",
         )
@@ -126,18 +126,6 @@ def add_precisions(
             entry = info.networks[name].precisions[precision]
             info = _with_precision(info, name, precision, entry.model_copy(update={"check": check}))
     return info
-
-
-def network_inputs(info: BundleInfo, frames: Sequence[FrameTuple]) -> list[Pair]:
-    """Prepare (current, previous) images, uint8, for the networks: (1, 3, H, W) in [0, 1]."""
-    width, height, color = info.input.width, info.input.height, info.input.color
-    return [
-        (
-            prepare_image(current, width, height, color)[0],
-            prepare_image(previous, width, height, color)[0],
-        )
-        for current, previous in frames
-    ]
 
 
 def _convert(

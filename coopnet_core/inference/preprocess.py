@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import cv2
@@ -9,9 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from coopnet_core.errors import InputError
+from coopnet_core.inference.bundle import InputInfo
 from coopnet_core.inference.runtime import FloatArray
 
 ImageArray = npt.NDArray[np.uint8]
+Pair = tuple[FloatArray, FloatArray]
+"""Current and previous image, (1, 3, H, W) each."""
 
 
 def prepare_image(
@@ -55,6 +59,15 @@ def prepare_image(
         network_input[0] = image.transpose(2, 0, 1)
     network_input *= np.float32(1 / 255)
     return network_input, gray
+
+
+def prepare_pairs(info: InputInfo, frames: Sequence[tuple[ImageArray, ImageArray]]) -> list[Pair]:
+    """Turn (current, previous) uint8 images into what a bundle's networks take."""
+
+    def prepare(image: ImageArray) -> FloatArray:
+        return prepare_image(image, info.width, info.height, info.color)[0]
+
+    return [(prepare(current), prepare(previous)) for current, previous in frames]
 
 
 def to_gray(image: ImageArray) -> ImageArray:

@@ -12,10 +12,11 @@ from coopnet_core.inference.bundle import NETWORK_NAMES, Bundle, Precision
 from coopnet_core.inference.engines.cache import default_cache_dir
 from coopnet_core.inference.engines.cuda import CudaPython, find_driver
 from coopnet_core.inference.engines.library import LIBRARY_NAMES, LibraryName, load_library
-from coopnet_core.inference.engines.verify import runner, synthetic_pairs, verify_network
+from coopnet_core.inference.engines.verify import synthetic_pairs, verify_network
 from coopnet_core.inference.runtime import Runtime
 from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
 from coopnet_core.inference.runtime_tensorrt import TensorRtRuntime
+from coopnet_core.inference.signature import run_network
 
 DEVICES = ("auto", "cpu", "cuda", "ort_tensorrt", "tensorrt", "tensorrt_rtx")
 
@@ -142,5 +143,5 @@ def _load_provider(bundle: Bundle, device: str, num_threads: int, precision: Pre
     pairs = synthetic_pairs(bundle)
     for network in NETWORK_NAMES:
         path = bundle.onnx_path(network, precision)
-        verify_network(network, runner(runtime, network), path, pairs, precision)
+        verify_network(network, partial(run_network, runtime, network), path, pairs, precision)
     return runtime

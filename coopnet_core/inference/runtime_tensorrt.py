@@ -20,6 +20,7 @@ from coopnet_core.inference.engines.cuda import Cuda
 from coopnet_core.inference.engines.execution import EngineNetwork
 from coopnet_core.inference.engines.library import EngineLibrary, bundle_signature
 from coopnet_core.inference.engines.prepare import find_existing, find_or_build
+from coopnet_core.inference.preprocess import Pair
 from coopnet_core.inference.runtime import FloatArray
 from coopnet_core.inference.signature import check_images
 
@@ -60,7 +61,7 @@ class TensorRtRuntime:
         precision: Precision = "float32",
         cache_dir: Path | None = None,
         is_build_allowed: bool = True,
-        pairs: Sequence[verify.Pair] | None = None,
+        pairs: Sequence[Pair] | None = None,
     ) -> None:
         # A node that loads another bundle drops this one, and its GPU memory must go with it.
         weakref.finalize(self, cuda.close)
@@ -121,7 +122,7 @@ class TensorRtRuntime:
         return find_or_build(*place)[0]
 
     def _verified(
-        self, network: NetworkName, engine: CachedEngine, pairs: Sequence[verify.Pair] | None
+        self, network: NetworkName, engine: CachedEngine, pairs: Sequence[Pair] | None
     ) -> CachedEngine:
         if engine.side.verification is not None:
             return engine

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ from coopnet_core.inference.engines.prepare import find_or_build
 from coopnet_core.inference.runtime_choice import DEVICES, choose_runtime
 from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
 from coopnet_core.inference.runtime_tensorrt import TensorRtRuntime
+from coopnet_core.inference.signature import run_network
 
 IMAGE = np.full((1, 3, 32, 64), 0.5, np.float32)
 
@@ -278,5 +280,5 @@ def test_on_a_real_gpu_every_device_agrees_with_the_cpu(
         pytest.skip(str(error))
     pairs = verify.synthetic_pairs(bundle)
     for network in NETWORK_NAMES:
-        run = verify.runner(runtime, network)
+        run = partial(run_network, runtime, network)
         verify.verify_network(network, run, bundle.onnx_path(network), pairs, "float32")

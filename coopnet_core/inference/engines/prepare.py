@@ -102,7 +102,10 @@ def find_or_build(
             timings.read_bytes() if timings.is_file() else b"",
         )
         if built.timing_cache:
-            cache.write_atomically(timings, built.timing_cache)
+            try:
+                cache.write_atomically(timings, built.timing_cache)
+            except OSError as error:  # the engine is worth more than the time of the next build
+                _log.warning("cannot write %s: %s", timings, error)
         side = SideFile(
             bundle=bundle.version,
             network=network,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,13 @@ import numpy as np
 from coopnet_core.errors import EngineError
 from coopnet_core.inference.bundle import Bundle, NetworkName, Precision
 from coopnet_core.inference.engines.cache import Verification
-from coopnet_core.inference.preprocess import ImageArray, prepare_image
-from coopnet_core.inference.runtime import FloatArray, Runtime
-from coopnet_core.inference.signature import INPUTS
+from coopnet_core.inference.preprocess import Pair, prepare_pairs
+from coopnet_core.inference.runtime import FloatArray
+from coopnet_core.inference.signature import INPUTS, UNITS
 
-Pair = tuple[FloatArray, FloatArray]
-"""Current and previous image, (1, 3, H, W) each."""
 Run = Callable[..., Sequence[FloatArray]]
 """Images to a network's outputs."""
 
-UNITS: dict[NetworkName, str] = {
-    "depth": "fraction of the depth",
-    "pose": "matrix entries",
-    "flow": "pixels",
-}
 MEDIAN_LIMITS: dict[Precision, dict[NetworkName, float]] = {
     "float32": {"depth": 0.005, "pose": 0.002, "flow": 0.05},
     "float16": {"depth": 0.01, "pose": 0.005, "flow": 0.1},
@@ -90,16 +82,6 @@ def verify_network(
     )
 
 
-def runner(runtime: Runtime, network: NetworkName) -> Run:
-    """Return a function that runs one network of a runtime."""
-    return partial(_run, runtime, network)
-
-
-def prepare_pairs(bundle: Bundle, frames: Sequence[tuple[ImageArray, ImageArray]]) -> list[Pair]:
-    """Turn (current, previous) uint8 images into what the bundle's networks take."""
-    return [(_prepare(bundle, current), _prepare(bundle, previous)) for current, previous in frames]
-
-
 def synthetic_pairs(bundle: Bundle) -> list[Pair]:
     """Return one pair of a texture that slides sideways, for where no frames are given."""
     rng = np.random.default_rng(0)
@@ -110,19 +92,7 @@ def synthetic_pairs(bundle: Bundle) -> list[Pair]:
         texture += cv2.resize(coarse, (width, bundle.height), interpolation=cv2.INTER_LINEAR)
     image = texture.astype(np.uint8)
     current, previous = image[:, SYNTHETIC_SHIFT_PX:], image[:, :-SYNTHETIC_SHIFT_PX]
-    return prepare_pairs(bundle, [(current, previous)])
-
-
-def _prepare(bundle: Bundle, image: ImageArray) -> FloatArray:
-    return prepare_image(image, bundle.width, bundle.height, bundle.color)[0]
-
-
-def _run(runtime: Runtime, network: NetworkName, *images: FloatArray) -> Sequence[FloatArray]:
-    if network == "depth":
-        return [runtime.depth(*images)]
-    if network == "pose":
-        return [runtime.pose(*images)]
-    return runtime.flow(*images)
+    return prepare_pairs(bundle.info.input, [(current, previous)])
 
 
 def _difference(
