@@ -11,10 +11,17 @@ from pathlib import Path
 import numpy as np
 
 from coopnet_core.errors import BundleError, CoopNetError
-from coopnet_core.inference.bundle import Bundle, Precision, default_bundle_path, load_bundle
+from coopnet_core.inference.bundle import (
+    NETWORK_NAMES,
+    Bundle,
+    Precision,
+    default_bundle_path,
+    load_bundle,
+)
 from coopnet_core.inference.pipeline import FramePipeline, PipelineConfig
 from coopnet_core.inference.runtime import Runtime
 from coopnet_core.inference.runtime_choice import choose_runtime
+from coopnet_core.inference.signature import run_on_pair
 
 
 @dataclass
@@ -82,9 +89,8 @@ def load_model(
         chosen = choose_runtime(bundle, device, num_threads, precision)
         runtime = chosen.runtime
         image = np.zeros((1, 3, bundle.height, bundle.width), np.float32)
-        runtime.depth(image)
-        runtime.pose(image, image)
-        runtime.flow(image, image)
+        for network in NETWORK_NAMES:
+            run_on_pair(runtime, network, image, image)
     pipeline = FramePipeline(bundle, runtime, PipelineConfig(max_gap_s=max_gap_s))
     load_s = time.monotonic() - start_s
     return Model(path, bundle, runtime, chosen.description, pipeline, load_s)

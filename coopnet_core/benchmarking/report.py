@@ -17,9 +17,8 @@ from coopnet_core.benchmarking.statistics import Latency, Ratio, Record, summari
 from coopnet_core.benchmarking.subjects import PipelineCall
 from coopnet_core.benchmarking.timing import Measurement, Parts, Subject
 from coopnet_core.errors import DataError
+from coopnet_core.inference.pipeline import STAGES
 from coopnet_core.inference.runtime_onnxruntime import usable_cores
-
-STAGES = ("preprocess", "depth", "pose", "flow", "egomotion", "motion_mask")
 
 
 class Environment(Record):

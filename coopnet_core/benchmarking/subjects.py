@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -21,6 +20,7 @@ from coopnet_core.inference.bundle import Bundle, NetworkName, Precision
 from coopnet_core.inference.pipeline import FramePipeline, Tracking
 from coopnet_core.inference.preprocess import ImageArray, prepare_image
 from coopnet_core.inference.runtime import FloatArray, Runtime
+from coopnet_core.inference.signature import inputs_of_pair
 
 MAX_FRAMES = 60
 SEED = 0
@@ -28,8 +28,6 @@ SYNTHETIC_SHIFT_PX = 4
 # The size of KITTI's colour images, which the included bundle is for.
 SYNTHETIC_CAMERA = Intrinsics(1242, 375, 720.0, 720.0, 620.5, 187.0)
 FRAME_NS = 100_000_000
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +99,7 @@ def synthetic_frames(num_frames: int = MAX_FRAMES, seed: int = SEED) -> Frames:
     )
 
 
-class TimedRuntime:
+class TimedRuntime(Runtime):
     """A ``Runtime`` that adds up the time spent in another one."""
 
     def __init__(self, runtime: Runtime) -> None:
@@ -113,23 +111,12 @@ class TimedRuntime:
         """That of the other one."""
         return self._runtime.description
 
-    def depth(self, image: FloatArray) -> FloatArray:
-        """Return canonical depth, shape (1, 1, H, W)."""
-        return self._timed(lambda: self._runtime.depth(image))
-
-    def pose(self, image_tgt: FloatArray, image_src: FloatArray) -> FloatArray:
-        """Return ``T_src_tgt``, shape (1, 4, 4)."""
-        return self._timed(lambda: self._runtime.pose(image_tgt, image_src))
-
-    def flow(self, image_tgt: FloatArray, image_src: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return ``flow_tgt_src`` and ``flow_src_tgt``, each of shape (1, 2, H, W), in pixels."""
-        return self._timed(lambda: self._runtime.flow(image_tgt, image_src))
-
-    def _timed(self, call: Callable[[], Result]) -> Result:
+    def run(self, network: NetworkName, *inputs: FloatArray) -> Sequence[FloatArray]:
+        """Run one network; see ``Runtime``."""
         start = time.perf_counter()
-        result = call()
+        results = self._runtime.run(network, *inputs)
         self.elapsed_ms += (time.perf_counter() - start) * 1e3
-        return result
+        return results
 
 
 class PipelineCall:
@@ -191,34 +178,31 @@ def bundle_subjects(
     frames: Frames,
     precision: Precision = "float32",
 ) -> list[Subject]:
-    """Make the subjects of a bundle: its three networks and the pipeline.
+    """Make the subjects of a bundle: its networks and the pipeline.
 
     Args:
         label: Begins the subjects' names.
         bundle: The model.
-        runtime: Runs its networks; all four subjects share it.
+        runtime: Runs its networks; all subjects share it.
         frames: For the pipeline; the networks get the first two.
         precision: What the runtime runs, for the report.
 
     Returns:
-        ``LABEL depth``, ``LABEL pose``, ``LABEL flow``, ``LABEL pipeline``.
+        ``LABEL NETWORK`` for each network, and ``LABEL pipeline``.
     """
     src, tgt = (
         prepare_image(image, bundle.width, bundle.height, bundle.color)[0]
         for image in frames.images[:2]
     )
 
-    def depth() -> Parts:
-        runtime.depth(tgt)
-        return {}
+    def network_call(name: NetworkName) -> Callable[[], Parts]:
+        arrays = inputs_of_pair(name, tgt, src, runtime.flow_features)
 
-    def pose() -> Parts:
-        runtime.pose(tgt, src)
-        return {}
+        def call() -> Parts:
+            runtime.run(name, *arrays)
+            return {}
 
-    def flow() -> Parts:
-        runtime.flow(tgt, src)
-        return {}
+        return call
 
     texts: dict[NetworkName, str] = {
         name: ARITHMETIC.get(precision, network.precision)
@@ -228,11 +212,10 @@ def bundle_subjects(
     inner = depth_sizes(bundle)[-1]
     note = "" if inner == (bundle.width, bundle.height) else f"inside at {inner[0]}x{inner[1]}"
     entries: list[tuple[str, str, str, Callable[[], Parts]]] = [
-        ("depth", texts["depth"], note, depth),
-        ("pose", texts["pose"], "", pose),
-        ("flow", texts["flow"], "", flow),
-        ("pipeline", together, "", PipelineCall(bundle, runtime, frames)),
+        (name, text, note if name == "depth" else "", network_call(name))
+        for name, text in texts.items()
     ]
+    entries.append(("pipeline", together, "", PipelineCall(bundle, runtime, frames)))
     return [
         Subject(
             name=f"{label} {name}",

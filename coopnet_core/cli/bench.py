@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coopnet_core.errors import ConfigError
-from coopnet_core.inference.bundle import PRECISIONS
+from coopnet_core.inference.bundle import NETWORK_NAMES, PRECISIONS
 
 if TYPE_CHECKING:
     from coopnet_core.benchmarking.report import Memory
@@ -34,7 +34,7 @@ EXAMPLES = """examples:
 """
 
 TORCH_BASELINE = "torch-monodepth2"
-NETWORKS_AND_PIPELINE = ("depth", "pose", "flow", "pipeline")
+NETWORKS_AND_PIPELINE = (*NETWORK_NAMES, "pipeline")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -142,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
         progress(f"load {label}")
         _load(
             partial(_bundle_subjects, label, bundle, precision, threads, frames),
-            f"{label}, three networks",
+            f"{label}, all networks",
             args.warm_up,
             subjects,
             memory,

@@ -173,7 +173,7 @@ def table(engines: Sequence[tuple[CachedEngine, bool]]) -> str:
     Args:
         engines: Each with whether it was built just now.
     """
-    rows = [("network", "for", "MB", "built", "inputs -> outputs", "verified")]
+    rows = [("network", "for", "MB", "built", "verified", "inputs -> outputs")]
     for engine, is_new in engines:
         side = engine.side
         inputs, outputs = (_in_words(tensors) for tensors in (side.inputs, side.outputs))
@@ -187,8 +187,8 @@ def table(engines: Sequence[tuple[CachedEngine, bool]]) -> str:
                 f"{side.key.gpu} {side.key.compute_capability}",
                 f"{side.engine_bytes / 1e6:.1f}",
                 f"in {side.build_s:.1f} s" if is_new else "before",
-                f"{inputs} -> {outputs}",
                 verified,
+                f"{inputs} -> {outputs}",
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

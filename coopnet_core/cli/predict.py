@@ -41,7 +41,6 @@ EXAMPLES = """examples:
 DEPTH_FACTOR = 256.0
 FLOW_FACTOR = 64.0
 FLOW_OFFSET = 32768.0
-STAGES = ("preprocess", "depth", "pose", "flow", "egomotion", "motion_mask", "total")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -244,9 +243,11 @@ def _write_pose(trajectory: TextIO, result: FrameResult) -> None:
 
 
 def _open_table(files: ExitStack, path: Path) -> csv.DictWriter[str]:
+    from coopnet_core.inference.pipeline import STAGES
+
     columns = ["file", "time_s", "tracking", "source", "inlier_fraction", "note"]
     stream = files.enter_context(path.open("w", encoding="utf-8", newline=""))
-    table = csv.DictWriter(stream, columns + [f"{stage}_ms" for stage in STAGES])
+    table = csv.DictWriter(stream, columns + [f"{stage}_ms" for stage in (*STAGES, "total")])
     table.writeheader()
     return table
 

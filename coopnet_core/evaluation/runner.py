@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from coopnet_core.data.sequence import Sequence
 from coopnet_core.evaluation.flow_metrics import resize_flow
 from coopnet_core.geometry.canonical import depth_from_canonical
 from coopnet_core.geometry.intrinsics import Intrinsics
-from coopnet_core.inference.bundle import Bundle
+from coopnet_core.inference.bundle import Bundle, NetworkName
 from coopnet_core.inference.pipeline import FramePipeline, Tracking
 from coopnet_core.inference.preprocess import prepare_image
 from coopnet_core.inference.runtime import FloatArray, Runtime
@@ -53,39 +54,23 @@ class FrameOutput:
     is_lost: bool
 
 
-class RecordingRuntime:
+class RecordingRuntime(Runtime):
     """A runtime that passes everything on and keeps the last answer of each network."""
 
     def __init__(self, runtime: Runtime) -> None:
         """Wrap ``runtime``."""
         self._runtime = runtime
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget the answers."""
-        self.last_depth: FloatArray | None = None
-        self.last_pose: FloatArray | None = None
-        self.last_flow: tuple[FloatArray, FloatArray] | None = None
+        self.answers: dict[NetworkName, AnySequence[FloatArray]] = {}
 
     @property
     def description(self) -> str:
         """One line: library, version, device, threads."""
         return self._runtime.description
 
-    def depth(self, image: FloatArray) -> FloatArray:
-        """Return canonical depth, shape (1, 1, H, W)."""
-        self.last_depth = self._runtime.depth(image)
-        return self.last_depth
-
-    def pose(self, image_tgt: FloatArray, image_src: FloatArray) -> FloatArray:
-        """Return ``T_src_tgt``, shape (1, 4, 4)."""
-        self.last_pose = self._runtime.pose(image_tgt, image_src)
-        return self.last_pose
-
-    def flow(self, image_tgt: FloatArray, image_src: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return ``flow_tgt_src`` and ``flow_src_tgt``, each of shape (1, 2, H, W), in pixels."""
-        self.last_flow = self._runtime.flow(image_tgt, image_src)
-        return self.last_flow
+    def run(self, network: NetworkName, *inputs: FloatArray) -> AnySequence[FloatArray]:
+        """Run one network; see ``Runtime``."""
+        self.answers[network] = self._runtime.run(network, *inputs)
+        return self.answers[network]
 
 
 def run_sequence(
@@ -115,19 +100,17 @@ def run_sequence(
         if progress is not None and place % 25 == 0:
             progress(f"{sequence.name}: frame {place + 1} of {len(sequence)}")
         image = read_image_sized(path, camera.width, camera.height)
-        recorder.clear()
+        recorder.answers.clear()
         result = pipeline.step(image, stamp_ns, camera)
-        network_input, gray = prepare_image(image, bundle.width, bundle.height, bundle.color)
-        canonical = recorder.last_depth
-        if canonical is None:
-            canonical = recorder.depth(network_input)
+        _, gray = prepare_image(image, bundle.width, bundle.height, bundle.color)
+        canonical = recorder.answers["depth"][0]
         depth = depth_from_canonical(
             np.clip(canonical[0, 0], limits.min_canonical, limits.max_canonical),
             np.float32(grid.fx),
             grid.width,
         )
-        flow = recorder.last_flow
-        pose = recorder.last_pose
+        flow = recorder.answers.get("flow")
+        pose = recorder.answers.get("pose")
         outputs.append(
             FrameOutput(
                 gray=gray,
@@ -135,7 +118,7 @@ def run_sequence(
                 depth=np.asarray(depth, np.float32),
                 flow_cur_prev=None if flow is None else _pixels_last(flow[0]),
                 flow_prev_cur=None if flow is None else _pixels_last(flow[1]),
-                T_prev_cur_network=None if pose is None else pose[0].astype(np.float64),
+                T_prev_cur_network=None if pose is None else pose[0][0].astype(np.float64),
                 T_odom_cam=result.T_odom_cam,
                 motion_mask=result.motion_mask,
                 is_lost=result.tracking is Tracking.LOST,
@@ -161,11 +144,11 @@ def run_flow(
     Returns:
         ``flow_tgt_src`` on the network's grid, (H', W', 2) float32 pixels of that grid.
     """
-    inputs = [
-        prepare_image(image, bundle.width, bundle.height, bundle.color)[0]
+    features_tgt, features_src = (
+        runtime.flow_features(prepare_image(image, bundle.width, bundle.height, bundle.color)[0])
         for image in (image_tgt, image_src)
-    ]
-    return _pixels_last(runtime.flow(inputs[0], inputs[1])[0])
+    )
+    return _pixels_last(runtime.flow(features_tgt, features_src)[0])
 
 
 def run_flow_in_strips(

@@ -10,13 +10,12 @@ from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
 
 from coopnet_core import __version__
 from coopnet_core.errors import ExportError, RuntimeUnavailableError
 from coopnet_core.export.check import check_networks, predictor
 from coopnet_core.export.directory import describe_file, new_directory, write_description
-from coopnet_core.export.graphs import build_graphs, run_graphs, write_onnx
+from coopnet_core.export.graphs import build_graphs, num_parameters, run_graphs, write_onnx
 from coopnet_core.export.precisions import add_precisions
 from coopnet_core.inference.bundle import (
     NETWORK_NAMES,
@@ -120,7 +119,7 @@ def export_bundle(
             path = work_dir / f"{name}.onnx"
             write_onnx(graphs[name], name, path, metadata.width, metadata.height)
         _write_weights(networks, work_dir / WEIGHTS_FILE)
-        info = _describe(networks, metadata, work_dir)
+        info = _describe(metadata, work_dir)
         inputs, expected = prepare_pairs(info.input, frames), run_graphs(graphs)
         runtime = OnnxRuntime(Bundle(work_dir, info), num_threads=1)
         checks = check_networks("float32", expected, predictor(runtime), inputs, TORCH)
@@ -135,7 +134,7 @@ def export_bundle(
     return load_bundle(out_dir)
 
 
-def _describe(networks: Networks, metadata: BundleMetadata, work_dir: Path) -> BundleInfo:
+def _describe(metadata: BundleMetadata, work_dir: Path) -> BundleInfo:
     names = [f"{name}.onnx" for name in NETWORK_NAMES] + [WEIGHTS_FILE]
     return BundleInfo(
         name=metadata.name,
@@ -153,7 +152,7 @@ def _describe(networks: Networks, metadata: BundleMetadata, work_dir: Path) -> B
         ),
         networks={
             name: NetworkInfo(
-                onnx=f"{name}.onnx", parameters=_num_parameters(getattr(networks, name))
+                onnx=f"{name}.onnx", parameters=num_parameters(work_dir / f"{name}.onnx")
             )
             for name in NETWORK_NAMES
         },
@@ -161,10 +160,6 @@ def _describe(networks: Networks, metadata: BundleMetadata, work_dir: Path) -> B
         metrics=metadata.metrics,
         files={name: describe_file(work_dir / name) for name in names},
     )
-
-
-def _num_parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _write_weights(networks: Networks, path: Path) -> None:
@@ -177,10 +172,9 @@ def _write_weights(networks: Networks, path: Path) -> None:
             "install it with 'pip install safetensors'"
         ) from error
     tensors = {}
-    for name in NETWORK_NAMES:
-        for key, value in getattr(networks, name).state_dict().items():
-            if value.is_floating_point() and value.ndim >= 2:
-                value = value.to(torch.float16)
-            tensors[f"{name}.{key}"] = value.contiguous()
+    for key, value in networks.as_module().state_dict().items():
+        if value.is_floating_point() and value.ndim >= 2:
+            value = value.to(torch.float16)
+        tensors[key] = value.contiguous()
     safetensors_torch.save_file(tensors, str(path))
     path.chmod(0o644)  # the library makes it readable for the owner alone

@@ -1,10 +1,11 @@
-"""The three networks as ONNX graphs with the inputs and outputs of a bundle."""
+"""The networks as ONNX graphs with the inputs and outputs of a bundle."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +20,9 @@ from coopnet_core.export.check import Predict
 from coopnet_core.geometry.sample import resize
 from coopnet_core.geometry.se3 import matrix_from_vector
 from coopnet_core.inference.bundle import NetworkName
-from coopnet_core.inference.runtime import FloatArray
-from coopnet_core.inference.signature import INPUTS, OUTPUTS
-from coopnet_core.networks import Networks
+from coopnet_core.inference.runtime import Features, FloatArray
+from coopnet_core.inference.signature import FEATURE_STRIDES, inputs, inputs_of_pair, outputs
+from coopnet_core.networks import FlowNetwork, Networks
 
 OPSET = 18
 """Has GridSample, and is what the exporter writes natively."""
@@ -63,16 +64,35 @@ class PoseGraph(nn.Module):
         return (matrix_from_vector(self.network(image_tgt, image_src)),)
 
 
-class FlowGraph(nn.Module):
-    """Two images to flow in both directions, (1, 2, H, W) each."""
+class FlowFeaturesGraph(nn.Module):
+    """Image to what :class:`FlowGraph` takes.
 
-    def __init__(self, network: nn.Module) -> None:
+    Each image is the current one once and the previous one once: apart from the rest, its features
+    need not be computed twice.
+    """
+
+    def __init__(self, network: FlowNetwork) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, image_tgt: Tensor, image_src: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the finest level of both directions."""
-        flow_tgt_src, flow_src_tgt = self.network(image_tgt, image_src)
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return the features, finest first."""
+        return tuple(self.network.features(image))
+
+
+class FlowGraph(nn.Module):
+    """Features of two images to flow in both directions, (1, 2, H, W) each."""
+
+    def __init__(self, network: FlowNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the finest level of both directions, for target and source features."""
+        count = len(FEATURE_STRIDES)
+        flow_tgt_src, flow_src_tgt = self.network.decode_both(
+            list(features[:count]), list(features[count:])
+        )
         return flow_tgt_src[0], flow_src_tgt[0]
 
 
@@ -86,11 +106,12 @@ def build_graphs(
         depth_size: See :class:`DepthGraph`.
 
     Returns:
-        One module per network.
+        One module per ONNX file.
     """
     return {
         "depth": DepthGraph(networks.depth, depth_size).eval(),
         "pose": PoseGraph(networks.pose).eval(),
+        "flow_features": FlowFeaturesGraph(networks.flow).eval(),
         "flow": FlowGraph(networks.flow).eval(),
     }
 
@@ -98,13 +119,18 @@ def build_graphs(
 def run_graphs(graphs: dict[NetworkName, nn.Module]) -> Predict:
     """Return what runs the graphs in torch, as the reference of the exported files."""
 
+    def run(name: NetworkName, *arrays: FloatArray) -> tuple[FloatArray, ...]:
+        with torch.no_grad():
+            results = graphs[name](*(torch.from_numpy(array) for array in arrays))
+        return tuple(result.numpy() for result in results)
+
+    def flow_features(image: FloatArray) -> Features:
+        return run("flow_features", image)
+
     def predict(
         name: NetworkName, image_tgt: FloatArray, image_src: FloatArray
     ) -> tuple[FloatArray, ...]:
-        images = (image_tgt, image_src)[: len(INPUTS[name])]
-        with torch.no_grad():
-            outputs = graphs[name](*(torch.from_numpy(image) for image in images))
-        return tuple(output.numpy() for output in outputs)
+        return run(name, *inputs_of_pair(name, image_tgt, image_src, flow_features))
 
     return predict
 
@@ -131,14 +157,14 @@ def write_onnx(graph: nn.Module, name: NetworkName, path: Path, width: int, heig
             f"export needs the onnx and onnxscript packages ({error}): install them with "
             "'pip install onnx onnxscript'"
         ) from error
-    inputs = tuple(torch.zeros(1, 3, height, width) for _ in INPUTS[name])
+    shapes = inputs(name, height, width)
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 graph,
-                inputs,
-                input_names=list(INPUTS[name]),
-                output_names=list(OUTPUTS[name]),
+                tuple(torch.zeros(shape) for shape in shapes.values()),
+                input_names=list(shapes),
+                output_names=list(outputs(name, height, width)),
                 opset_version=OPSET,
                 dynamo=True,
             )
@@ -153,6 +179,15 @@ def write_onnx(graph: nn.Module, name: NetworkName, path: Path, width: int, heig
     _remove_traces(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
+
+
+def num_parameters(path: Path) -> int:
+    """Count the numbers in the weights of an ONNX file."""
+    import onnx
+
+    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    weights = onnx.load(str(path)).graph.initializer
+    return sum(math.prod(item.dims) for item in weights if item.data_type in kinds)
 
 
 def _write_out_softmax(model: Any, onnx: Any) -> None:

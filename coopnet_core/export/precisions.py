@@ -28,6 +28,7 @@ from coopnet_core.inference.bundle import (
 )
 from coopnet_core.inference.preprocess import ImageArray, Pair, prepare_pairs
 from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
+from coopnet_core.inference.signature import inputs, inputs_of_pair
 
 FrameTuple = tuple[ImageArray, ImageArray]
 
@@ -114,7 +115,8 @@ def add_precisions(
         files = {name: f"{name}_{precision}.onnx" for name in NETWORK_NAMES}
         for name, file in files.items():
             model = onnx.load(str(bundle.onnx_path(name)))
-            onnx.save(_convert(model, precision, name, calibration), str(bundle.path / file))
+            feeds = _feeds(bundle, name, calibration) if precision == "int8" else []
+            onnx.save(_convert(model, precision, name, feeds), str(bundle.path / file))
         note = ""
         if precision == "int8":
             share = f"{CALIBRATION_PERCENTILE:g} %"
@@ -128,13 +130,18 @@ def add_precisions(
     return info
 
 
-def _convert(
-    model: Any, precision: Precision, name: NetworkName, calibration: Sequence[Pair]
-) -> Any:
+def _feeds(bundle: Bundle, name: NetworkName, calibration: Sequence[Pair]) -> list[Feed]:
+    """Return what the network takes for each pair of images."""
+    features = OnnxRuntime(bundle, num_threads=1).flow_features
+    names = inputs(name, bundle.height, bundle.width)
+    return [
+        dict(zip(names, inputs_of_pair(name, *pair, features), strict=True)) for pair in calibration
+    ]
+
+
+def _convert(model: Any, precision: Precision, name: NetworkName, feeds: Sequence[Feed]) -> Any:
     if precision == "float16":
         return to_float16(model)
-    names = [item.name for item in model.graph.input]
-    feeds: list[Feed] = [dict(zip(names, pair, strict=False)) for pair in calibration]
     try:
         return to_int8(model, feeds)
     except ExportError as error:

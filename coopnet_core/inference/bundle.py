@@ -16,14 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from coopnet_core.errors import BundleError
 from coopnet_core.installed import SHARE, package_file, package_folders
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUNDLE_FILE = "bundle.json"
 DEFAULT_BUNDLE = "small"
 
 Precision = Literal["float32", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
-NetworkName = Literal["depth", "pose", "flow"]
-NETWORK_NAMES: tuple[NetworkName, ...] = ("depth", "pose", "flow")
+NetworkName = Literal["depth", "pose", "flow_features", "flow"]
+NETWORK_NAMES: tuple[NetworkName, ...] = ("depth", "pose", "flow_features", "flow")
 
 
 class _Model(BaseModel):
@@ -136,7 +136,7 @@ class Scores(_Model):
 class BundleInfo(_Model):
     """Content of ``bundle.json``."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     name: str
     description: str = ""
     variant: str

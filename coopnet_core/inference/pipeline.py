@@ -27,7 +27,7 @@ from coopnet_core.inference.egomotion_config import EgomotionConfig
 from coopnet_core.inference.motion_mask import MotionMaskConfig, motion_mask
 from coopnet_core.inference.preprocess import ImageArray, prepare_image, to_gray
 from coopnet_core.inference.projection import Float32, Mask, is_consistent, rigid_flow
-from coopnet_core.inference.runtime import FloatArray, Runtime
+from coopnet_core.inference.runtime import Features, FloatArray, Runtime
 
 Float64 = npt.NDArray[np.float64]
 
@@ -35,6 +35,8 @@ _RANGE_TOLERANCE = 1.001
 """A network that says "as far as I can" is off the end of its range by rounding."""
 
 OUTPUTS = frozenset({"depth", "flow", "motion_mask"})
+STAGES = ("preprocess", "depth", "flow_features", "pose", "flow", "egomotion", "motion_mask")
+"""What ``FrameResult.timings_ms`` tells apart, beside ``total``."""
 
 
 class Tracking(enum.Enum):
@@ -106,6 +108,7 @@ class _Frame:
     network_input: FloatArray
     gray: ImageArray
     sharp: ImageArray
+    features: Features
     depth: Float32
     T_before_this: Float64 | None
 
@@ -198,6 +201,9 @@ class FramePipeline:
         with timings.stage("depth"):
             depth = self._depth(network_input, camera)
 
+        with timings.stage("flow_features"):
+            features = self._runtime.flow_features(network_input)
+
         prev, flow, mask, egomotion = self._prev, None, None, None
         if prev is not None:
             with timings.stage("pose"):
@@ -205,7 +211,7 @@ class FramePipeline:
             with timings.stage("flow"):
                 flow_cur_prev, flow_prev_cur = (
                     np.ascontiguousarray(f[0].transpose(1, 2, 0))
-                    for f in self._runtime.flow(network_input, prev.network_input)
+                    for f in self._runtime.flow(features, prev.features)
                 )
             with timings.stage("egomotion"):
                 settings = self._config.egomotion
@@ -247,7 +253,7 @@ class FramePipeline:
         step = None if egomotion is None else egomotion.T_prev_cur
         if step is not None:
             self._T_odom_cam = rigid.nearest_rigid(self._T_odom_cam @ step)
-        self._prev = _Frame(stamp_ns, intrinsics, network_input, gray, sharp, depth, step)
+        self._prev = _Frame(stamp_ns, intrinsics, network_input, gray, sharp, features, depth, step)
         reset_reason, self._reset_reason = self._reset_reason, None
         return FrameResult(
             stamp_ns=stamp_ns,

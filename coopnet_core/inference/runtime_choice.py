@@ -16,7 +16,6 @@ from coopnet_core.inference.engines.verify import synthetic_pairs, verify_networ
 from coopnet_core.inference.runtime import Runtime
 from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
 from coopnet_core.inference.runtime_tensorrt import TensorRtRuntime
-from coopnet_core.inference.signature import run_network
 
 DEVICES = ("auto", "cpu", "cuda", "ort_tensorrt", "tensorrt", "tensorrt_rtx")
 
@@ -142,6 +141,5 @@ def _load_provider(bundle: Bundle, device: str, num_threads: int, precision: Pre
     runtime = OnnxRuntime(bundle, num_threads, precision, [(provider, settings)])
     pairs = synthetic_pairs(bundle)
     for network in NETWORK_NAMES:
-        path = bundle.onnx_path(network, precision)
-        verify_network(network, partial(run_network, runtime, network), path, pairs, precision)
+        verify_network(network, partial(runtime.run, network), bundle, pairs, precision)
     return runtime

@@ -9,11 +9,11 @@ from typing import Any
 
 from coopnet_core.errors import BundleError, InputError, RuntimeUnavailableError
 from coopnet_core.inference.bundle import NETWORK_NAMES, Bundle, NetworkName, Precision
-from coopnet_core.inference.runtime import FloatArray
-from coopnet_core.inference.signature import INPUTS, check_images, outputs
+from coopnet_core.inference.runtime import FloatArray, Runtime
+from coopnet_core.inference.signature import Shapes, check_inputs, inputs, outputs
 
 
-class OnnxRuntime:
+class OnnxRuntime(Runtime):
     """A ``Runtime`` with one ONNX Runtime session per network.
 
     Args:
@@ -45,7 +45,7 @@ class OnnxRuntime:
             ) from error
         if num_threads < 0:
             raise InputError(f"num_threads must be 0 (all cores) or more, got {num_threads}")
-        self._image_shape = (1, 3, bundle.height, bundle.width)
+        self._size = (bundle.height, bundle.width)
         threads = num_threads or usable_cores()
         self._sessions = {
             name: _session(bundle, name, precision, threads, onnxruntime, providers)
@@ -67,23 +67,12 @@ class OnnxRuntime:
         """One line for diagnostics: library, version, device, threads."""
         return self._description
 
-    def depth(self, image: FloatArray) -> FloatArray:
-        """Return canonical depth, shape (1, 1, H, W)."""
-        return self._run("depth", image)[0]
-
-    def pose(self, image_tgt: FloatArray, image_src: FloatArray) -> FloatArray:
-        """Return ``T_src_tgt``, shape (1, 4, 4)."""
-        return self._run("pose", image_tgt, image_src)[0]
-
-    def flow(self, image_tgt: FloatArray, image_src: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return ``flow_tgt_src`` and ``flow_src_tgt``, each of shape (1, 2, H, W), in pixels."""
-        flow_tgt_src, flow_src_tgt = self._run("flow", image_tgt, image_src)
-        return flow_tgt_src, flow_src_tgt
-
-    def _run(self, network: NetworkName, *images: FloatArray) -> list[FloatArray]:
-        check_images(network, images, self._image_shape)
-        feeds = dict(zip(INPUTS[network], images, strict=True))
-        results: list[FloatArray] = self._sessions[network].run(None, feeds)
+    def run(self, network: NetworkName, *inputs: FloatArray) -> Sequence[FloatArray]:
+        """Run one network; see ``Runtime``."""
+        check_inputs(network, inputs, *self._size)
+        session = self._sessions[network]
+        names = (item.name for item in session.get_inputs())
+        results: list[FloatArray] = session.run(None, dict(zip(names, inputs, strict=True)))
         return results
 
 
@@ -127,23 +116,14 @@ def _session(
             f"back to {session.get_providers()}: install the CUDA, cuDNN and TensorRT that this "
             "version needs (onnxruntime.ai/docs/execution-providers)"
         )
-    shape = [1, 3, bundle.height, bundle.width]
-    _check_signature(
-        path.name, "inputs", session.get_inputs(), dict.fromkeys(INPUTS[network], shape)
-    )
-    _check_signature(
-        path.name,
-        "outputs",
-        session.get_outputs(),
-        outputs(network, bundle.height, bundle.width),
-    )
+    size = (bundle.height, bundle.width)
+    _check_signature(path.name, "inputs", session.get_inputs(), inputs(network, *size))
+    _check_signature(path.name, "outputs", session.get_outputs(), outputs(network, *size))
     return session
 
 
-def _check_signature(
-    file_name: str, kind: str, found: list[Any], expected: dict[str, list[int]]
-) -> None:
-    got = {item.name: list(item.shape) for item in found}
+def _check_signature(file_name: str, kind: str, found: list[Any], expected: Shapes) -> None:
+    got = {item.name: tuple(item.shape) for item in found}
     if list(got.items()) != list(expected.items()):
         raise BundleError(
             f"{file_name} has {kind} {got}, expected {expected}: it belongs to another network or "

@@ -21,13 +21,13 @@ from coopnet_core.inference.engines.execution import EngineNetwork
 from coopnet_core.inference.engines.library import EngineLibrary, bundle_signature
 from coopnet_core.inference.engines.prepare import find_existing, find_or_build
 from coopnet_core.inference.preprocess import Pair
-from coopnet_core.inference.runtime import FloatArray
-from coopnet_core.inference.signature import check_images
+from coopnet_core.inference.runtime import FloatArray, Runtime
+from coopnet_core.inference.signature import check_inputs
 
 _log = logging.getLogger(__name__)
 
 
-class TensorRtRuntime:
+class TensorRtRuntime(Runtime):
     """A ``Runtime`` with one engine per network.
 
     An engine that was not verified yet is compared with its ONNX file on the CPU before it is
@@ -65,7 +65,6 @@ class TensorRtRuntime:
     ) -> None:
         # A node that loads another bundle drops this one, and its GPU memory must go with it.
         weakref.finalize(self, cuda.close)
-        self._image_shape = (1, 3, bundle.height, bundle.width)
         self._bundle, self._library, self._cuda = bundle, library, cuda
         self._cache_dir = cache_dir if cache_dir is not None else cache.default_cache_dir()
         self._precision: Precision = options.precision if options is not None else precision
@@ -91,22 +90,10 @@ class TensorRtRuntime:
             f"{device.compute_capability}), {self._precision}"
         )
 
-    def depth(self, image: FloatArray) -> FloatArray:
-        """Return canonical depth, shape (1, 1, H, W)."""
-        return self._run("depth", image)[0]
-
-    def pose(self, image_tgt: FloatArray, image_src: FloatArray) -> FloatArray:
-        """Return ``T_src_tgt``, shape (1, 4, 4)."""
-        return self._run("pose", image_tgt, image_src)[0]
-
-    def flow(self, image_tgt: FloatArray, image_src: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return ``flow_tgt_src`` and ``flow_src_tgt``, each of shape (1, 2, H, W), in pixels."""
-        flow_tgt_src, flow_src_tgt = self._run("flow", image_tgt, image_src)
-        return flow_tgt_src, flow_src_tgt
-
-    def _run(self, network: NetworkName, *images: FloatArray) -> list[FloatArray]:
-        check_images(network, images, self._image_shape)
-        return self._networks[network].run(*images)
+    def run(self, network: NetworkName, *inputs: FloatArray) -> Sequence[FloatArray]:
+        """Run one network; see ``Runtime``."""
+        check_inputs(network, inputs, self._bundle.height, self._bundle.width)
+        return self._networks[network].run(*inputs)
 
     def _find(
         self, network: NetworkName, options: BuildOptions | None, is_build_allowed: bool
@@ -126,12 +113,11 @@ class TensorRtRuntime:
     ) -> CachedEngine:
         if engine.side.verification is not None:
             return engine
-        path = self._bundle.onnx_path(network, self._precision)
         try:
             result = verify.verify_network(
                 network,
                 self._networks[network].run,
-                path,
+                self._bundle,
                 pairs if pairs is not None else verify.synthetic_pairs(self._bundle),
                 self._precision,
             )

@@ -140,6 +140,22 @@ class FlowNetwork(nn.Module):
         flows.append(convex_upsample(flow, full_precision(self.upsample_head, hidden)))
         return flows[::-1]
 
+    def decode_both(
+        self, features_tgt: list[Tensor], features_src: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Estimate flow in both directions at once; see :meth:`decode`.
+
+        Returns:
+            flow_tgt_src and flow_src_tgt.
+        """
+        batch = features_tgt[0].shape[0]
+        pairs = list(zip(features_tgt, features_src, strict=True))
+        flows = self.decode(
+            [torch.cat([tgt, src]) for tgt, src in pairs],
+            [torch.cat([src, tgt]) for tgt, src in pairs],
+        )
+        return [f[:batch] for f in flows], [f[batch:] for f in flows]
+
     def forward(self, image_tgt: Tensor, image_src: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Predict flow in both directions.
 
@@ -156,6 +172,4 @@ class FlowNetwork(nn.Module):
         check_image_size("image_tgt", image_tgt)
         batch = image_tgt.shape[0]
         both = self.features(torch.cat([image_tgt, image_src]))
-        swapped = [torch.cat([f[batch:], f[:batch]]) for f in both]
-        flows = self.decode(both, swapped)
-        return [f[:batch] for f in flows], [f[batch:] for f in flows]
+        return self.decode_both([f[:batch] for f in both], [f[batch:] for f in both])

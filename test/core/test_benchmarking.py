@@ -26,7 +26,8 @@ from coopnet_core.cli.main import main
 from coopnet_core.data.image_folder import write_calibration
 from coopnet_core.errors import DataError, InputError
 from coopnet_core.geometry.intrinsics import Intrinsics
-from coopnet_core.inference.bundle import load_bundle
+from coopnet_core.inference.bundle import NETWORK_NAMES, load_bundle
+from coopnet_core.inference.pipeline import STAGES
 from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
 
 CAMERA = Intrinsics(128, 64, 64.0, 64.0, 63.5, 31.5)
@@ -231,7 +232,7 @@ def test_bench_prints_and_writes_what_it_found(
     assert Report.model_validate_json(report.model_dump_json()) == report
     assert list(path.parent.iterdir()) == [path]
 
-    parts = ["depth", "pose", "flow", "pipeline"]
+    parts = [*NETWORK_NAMES, "pipeline"]
     assert [subject.name for subject in report.subjects] == [f"tiny {part}" for part in parts]
     for subject in report.subjects:
         latency = subject.latency
@@ -242,7 +243,7 @@ def test_bench_prints_and_writes_what_it_found(
         assert subject.name in printed.out
     pipeline = report.subjects[-1].pipeline
     assert pipeline is not None
-    assert set(pipeline.stages) == set(reporting.STAGES)
+    assert set(pipeline.stages) == set(STAGES)
     assert pipeline.tracked_share == 1
     assert f"around the networks: {pipeline.around_share:.0%}" in printed.out
     assert report.comparisons == []
@@ -252,7 +253,7 @@ def test_bench_prints_and_writes_what_it_found(
     assert report.settings.frames == f"{photos}, 3 of 3 images"
     assert "bench: load tiny" in printed.err
     assert f"written: {path}" in printed.out
-    assert printed.out.count("how 1: onnxruntime") == 1  # the same for all four: said once
+    assert printed.out.count("how 1: onnxruntime") == 1  # the same for all: said once
     assert "how 2" not in printed.out
 
 
@@ -273,9 +274,7 @@ def test_a_bundle_beside_itself_takes_the_same_time(
     assert bench(*options, "--seconds", "0.2") == 0
     report = Report.model_validate_json(path.read_text())
     pairs = [(entry.subject, entry.baseline) for entry in report.comparisons]
-    assert pairs == [
-        (f"tiny(2) {part}", f"tiny {part}") for part in ("depth", "pose", "flow", "pipeline")
-    ]
+    assert pairs == [(f"tiny(2) {part}", f"tiny {part}") for part in (*NETWORK_NAMES, "pipeline")]
     for entry in report.comparisons:
         assert 0.1 < entry.ratio.median < 10
         assert entry.ratio.rounds >= 1
@@ -388,4 +387,4 @@ def test_depth_networks_of_another_size_inside_are_compared_at_both(tmp_path: Pa
     assert making.depth_sizes(other) == [(128, 64), (96, 32)]
     runtime = OnnxRuntime(bundle, 1)
     subjects = making.bundle_subjects("x", other, runtime, making.synthetic_frames(2))
-    assert [subject.note for subject in subjects] == ["inside at 96x32", "", "", ""]
+    assert [subject.note for subject in subjects] == ["inside at 96x32", "", "", "", ""]

@@ -19,9 +19,10 @@ from toy_networks import ToyDepth, toy_networks
 from coopnet_core.errors import ExportError
 from coopnet_core.export import bundle_writer
 from coopnet_core.export.bundle_writer import BundleMetadata, export_bundle
-from coopnet_core.inference.bundle import Scores, TrainingInfo, load_bundle
+from coopnet_core.inference.bundle import NETWORK_NAMES, Scores, TrainingInfo, load_bundle
 from coopnet_core.inference.preprocess import prepare_image
 from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
+from coopnet_core.inference.signature import run_on_pair
 
 FRAMES = [(textured_image(80, 40, seed), textured_image(80, 40, seed + 1)) for seed in (1, 5)]
 METADATA = BundleMetadata(
@@ -62,7 +63,10 @@ def bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_bundle_loads_and_is_complete(bundle_dir: Path) -> None:
     bundle = load_bundle(bundle_dir)
     assert (bundle.width, bundle.height, bundle.color, bundle.metric) == (64, 32, "gray", True)
-    assert set(bundle.info.files) == {"depth.onnx", "pose.onnx", "flow.onnx", "weights.safetensors"}
+    assert set(bundle.info.files) == {
+        *(f"{name}.onnx" for name in NETWORK_NAMES),
+        "weights.safetensors",
+    }
     names = {path.name for path in bundle_dir.iterdir()}
     assert names == {*bundle.info.files, "bundle.json", "MODEL_CARD.md"}
     assert [path.name for path in bundle_dir.parent.iterdir()] == ["toy"]
@@ -78,7 +82,8 @@ def test_the_onnx_files_answer_as_the_networks_do(bundle_dir: Path) -> None:
         depth = 1 / networks.depth(torch.from_numpy(current))[0]
         flows = networks.flow(torch.from_numpy(current), torch.from_numpy(previous))
     np.testing.assert_allclose(runtime.depth(current), depth.numpy(), rtol=5e-3)
-    for got, expected in zip(runtime.flow(current, previous), flows, strict=True):
+    found = run_on_pair(runtime, "flow", current, previous)
+    for got, expected in zip(found, flows, strict=True):
         np.testing.assert_allclose(got, expected[0].numpy(), atol=5e-3)
     pose = runtime.pose(current, previous)[0]
     np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-6)
@@ -96,7 +101,7 @@ def test_the_errors_are_recorded(bundle_dir: Path) -> None:
 
 def test_weights_are_stored_as_float16_and_used_as_float32(bundle_dir: Path) -> None:
     types = onnx.TensorProto
-    for name in ("depth", "pose", "flow"):
+    for name in NETWORK_NAMES:
         model = onnx.load(str(bundle_dir / f"{name}.onnx"))
         weights = [item for item in model.graph.initializer if len(item.dims) == 4]
         assert weights
@@ -190,6 +195,6 @@ def test_diverged_weights_are_refused(tmp_path: Path) -> None:
 
 def test_the_description_is_plain_json(bundle_dir: Path) -> None:
     content = json.loads((bundle_dir / "bundle.json").read_text())
-    assert content["schema_version"] == 1
+    assert content["schema_version"] == 2
     assert content["training"]["seed"] == 3
     assert content["networks"]["flow"]["onnx"] == "flow.onnx"

@@ -83,8 +83,8 @@ def test_text_that_is_no_description_is_refused(bundle_dir: Path, content: str) 
 
 
 def test_another_schema_version_names_both(bundle_dir: Path) -> None:
-    edit(bundle_dir, schema_version=2)
-    with pytest.raises(BundleError, match=r"schema_version must be 1 .*got '2'"):
+    edit(bundle_dir, schema_version=1)
+    with pytest.raises(BundleError, match=r"schema_version must be 2 .*got '1'"):
         load_bundle(bundle_dir)
 
 
@@ -94,7 +94,7 @@ def test_another_schema_version_names_both(bundle_dir: Path) -> None:
         ({"color": "rgb"}, r"color: Extra inputs"),
         ({"input": {"width": 100, "height": 32, "color": "gray"}}, r"input\.width"),
         ({"input": {"width": 64, "height": 32, "color": "blue"}}, r"input\.color"),
-        ({"networks": {}}, "missing depth, pose, flow"),
+        ({"networks": {}}, "missing depth, pose, flow_features, flow"),
         ({"files": {"../x": {"sha256": "0" * 64, "size_bytes": 1}}}, "plain name"),
         ({"files": {"a": {"sha256": "0" * 64, "size_bytes": 1}}}, "not among its files"),
         ({"files": {"depth.onnx": {"sha256": "short", "size_bytes": 1}}}, "sha256"),

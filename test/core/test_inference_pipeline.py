@@ -14,14 +14,16 @@ from tiny_bundle import block_flow, textured_image, write_tiny_bundle
 
 from coopnet_core.errors import InputError
 from coopnet_core.geometry.intrinsics import Intrinsics
-from coopnet_core.inference.bundle import load_bundle
+from coopnet_core.inference.bundle import NetworkName, load_bundle
 from coopnet_core.inference.egomotion import LOST_VARIANCE
 from coopnet_core.inference.pipeline import (
+    STAGES,
     FramePipeline,
     FrameResult,
     PipelineConfig,
     Tracking,
 )
+from coopnet_core.inference.runtime import Runtime
 from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
 
 CAMERA = Intrinsics(128, 64, 64.0, 64.0, 63.5, 31.5)
@@ -37,7 +39,7 @@ def tiny_pipeline(
 
 
 @dataclass
-class PairRuntime:
+class PairRuntime(Runtime):
     """Answers with the truth about a synthetic pair: the first frame is its previous one."""
 
     pair: Pair
@@ -47,18 +49,21 @@ class PairRuntime:
     def description(self) -> str:
         return "truth"
 
-    def depth(self, image: Any) -> npt.NDArray[np.float32]:
+    def run(self, network: NetworkName, *inputs: Any) -> list[npt.NDArray[np.float32]]:
+        if network == "depth":
+            return [self._next_depth()]
+        if network == "pose":
+            return [np.eye(4, dtype=np.float32)[None]]
+        if network == "flow_features":
+            return []
+        flows = (self.pair.flow_cur_prev, self.pair.flow_prev_cur)
+        return [flow.transpose(2, 0, 1)[None] for flow in flows]
+
+    def _next_depth(self) -> npt.NDArray[np.float32]:
         view = self.pair.prev if self.frame == 0 else self.pair.cur
         self.frame += 1
         camera = self.pair.intrinsics
         return view.depth[None, None] * np.float32(camera.width / camera.fx)
-
-    def pose(self, image_tgt: Any, image_src: Any) -> npt.NDArray[np.float32]:
-        return np.eye(4, dtype=np.float32)[None]
-
-    def flow(self, image_tgt: Any, image_src: Any) -> tuple[Any, Any]:
-        flows = (self.pair.flow_cur_prev, self.pair.flow_prev_cur)
-        return flows[0].transpose(2, 0, 1)[None], flows[1].transpose(2, 0, 1)[None]
 
 
 def run_pair(pair: Pair, tmp_path: Path) -> list[FrameResult]:
@@ -229,8 +234,7 @@ def test_only_wanted_outputs_are_made(tmp_path: Path) -> None:
     everything = pipeline.step(IMAGE, 2 * FRAME_NS, CAMERA)
     assert everything.motion_mask is not None
     assert everything.flow is not None
-    stages = {"preprocess", "depth", "pose", "flow", "egomotion", "motion_mask", "total"}
-    assert set(everything.timings_ms) == stages
+    assert set(everything.timings_ms) == {*STAGES, "total"}
     assert everything.timings_ms["total"] >= everything.timings_ms["egomotion"] > 0
 
 

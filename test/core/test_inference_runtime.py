@@ -35,7 +35,14 @@ def test_networks_answer_in_the_shapes_of_the_protocol(tmp_path: Path) -> None:
     assert depth.shape == (1, 1, 32, 64)
     assert np.all(depth == 7)
     np.testing.assert_array_equal(runtime.pose(IMAGE, IMAGE), pose[None].astype(np.float32))
-    flow_tgt_src, flow_src_tgt = runtime.flow(IMAGE, IMAGE)
+    features = runtime.flow_features(IMAGE)
+    assert [array.shape for array in features] == [
+        (1, 32, 8, 16),
+        (1, 32, 4, 8),
+        (1, 32, 2, 4),
+        (1, 32, 1, 2),
+    ]
+    flow_tgt_src, flow_src_tgt = runtime.flow(features, features)
     assert flow_tgt_src.shape == (1, 2, 32, 64)
     assert flow_tgt_src[0, :, 0, 0].tolist() == [1.5, -2.0]
     np.testing.assert_array_equal(flow_src_tgt, -flow_tgt_src)
@@ -48,14 +55,14 @@ def test_networks_answer_in_the_shapes_of_the_protocol(tmp_path: Path) -> None:
 )
 def test_a_wrong_image_is_refused(tmp_path: Path, image: Any) -> None:
     runtime = OnnxRuntime(load_bundle(write_tiny_bundle(tmp_path / "b")), num_threads=1)
-    with pytest.raises(InputError, match="depth network takes float32 images of shape"):
+    with pytest.raises(InputError, match="depth network takes float32 arrays of shape"):
         runtime.depth(image)
 
 
 def test_a_graph_of_another_network_is_refused(tmp_path: Path) -> None:
     path = write_tiny_bundle(tmp_path / "b")
-    replace_file(path, "pose.onnx", (path / "flow.onnx").read_bytes())
-    with pytest.raises(BundleError, match=r"pose\.onnx has outputs .*flow_tgt_src.*T_src_tgt"):
+    replace_file(path, "depth.onnx", (path / "flow_features.onnx").read_bytes())
+    with pytest.raises(BundleError, match=r"depth\.onnx has outputs .*features_4.*canonical_depth"):
         OnnxRuntime(load_bundle(path), num_threads=1)
 
 

@@ -28,7 +28,7 @@ from coopnet_core.inference.engines.prepare import find_or_build
 from coopnet_core.inference.runtime_choice import DEVICES, choose_runtime
 from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
 from coopnet_core.inference.runtime_tensorrt import TensorRtRuntime
-from coopnet_core.inference.signature import run_network
+from coopnet_core.inference.signature import run_on_pair
 
 IMAGE = np.full((1, 3, 32, 64), 0.5, np.float32)
 
@@ -53,9 +53,10 @@ def test_engines_answer_as_the_onnx_files_do(
         cuda.device = cuda_module.Device("Fake GPU", "8.6")
     runtime = TensorRtRuntime(bundle, fake_library(version, cuda), cuda, cache_dir=tmp_path / "c")
     reference = OnnxRuntime(bundle, num_threads=1)
-    np.testing.assert_array_equal(runtime.depth(IMAGE), reference.depth(IMAGE))
-    np.testing.assert_array_equal(runtime.pose(IMAGE, IMAGE), reference.pose(IMAGE, IMAGE))
-    np.testing.assert_array_equal(runtime.flow(IMAGE, IMAGE), reference.flow(IMAGE, IMAGE))
+    for network in NETWORK_NAMES:
+        got, expected = (run_on_pair(r, network, IMAGE, IMAGE) for r in (runtime, reference))
+        for array, right in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(array, right)
     assert "Fake GPU" in runtime.description
     assert "float32" in runtime.description
 
@@ -99,7 +100,7 @@ def test_a_wrong_image_is_refused(
     image: Any, bundle: Bundle, cuda: FakeCuda, tmp_path: Path
 ) -> None:
     runtime = TensorRtRuntime(bundle, fake_library("10.3.0", cuda), cuda, cache_dir=tmp_path)
-    with pytest.raises(InputError, match="pose network takes float32 images of shape"):
+    with pytest.raises(InputError, match="pose network takes float32 arrays of shape"):
         runtime.pose(image, image)
 
 
@@ -121,7 +122,7 @@ def test_verification_is_recorded_and_done_once(
     assert side["verification"]["reference"].startswith("onnxruntime ")
     monkeypatch.setattr(verify, "verify_network", None)  # a call would fail
     TensorRtRuntime(bundle, library, cuda, cache_dir=tmp_path)
-    assert library.module.last.num_builds == 3
+    assert library.module.last.num_builds == len(NETWORK_NAMES)
 
 
 @pytest.mark.parametrize("factor", [1.01, float("nan")])
@@ -148,7 +149,7 @@ def test_a_twentieth_of_the_picture_may_not_be_wrong(bundle: Bundle) -> None:
 
     pairs = verify.synthetic_pairs(bundle)
     with pytest.raises(EngineError, match="95th percentile of the worst of 1 frames"):
-        verify.verify_network("depth", run, bundle.onnx_path("depth"), pairs, "float32")
+        verify.verify_network("depth", run, bundle, pairs, "float32")
 
 
 def test_a_missing_engine_is_not_built_where_that_takes_too_long(
@@ -280,5 +281,4 @@ def test_on_a_real_gpu_every_device_agrees_with_the_cpu(
         pytest.skip(str(error))
     pairs = verify.synthetic_pairs(bundle)
     for network in NETWORK_NAMES:
-        run = partial(run_network, runtime, network)
-        verify.verify_network(network, run, bundle.onnx_path(network), pairs, "float32")
+        verify.verify_network(network, partial(runtime.run, network), bundle, pairs, "float32")

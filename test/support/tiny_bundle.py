@@ -42,9 +42,11 @@ from coopnet_core.inference.bundle import (
     FileInfo,
     InputInfo,
     NetworkInfo,
+    NetworkName,
     TrainingInfo,
     sha256_of,
 )
+from coopnet_core.inference.signature import Shapes, inputs, outputs
 
 WIDTH = 64
 HEIGHT = 32
@@ -86,11 +88,16 @@ def write_tiny_bundle(
         flow_map = flow_map[:, None, None]
     flow_tgt_src = np.broadcast_to(flow_map, (2, height, width))[None]
     depth_map = np.broadcast_to(np.asarray(depth, np.float32), (height, width))[None, None]
-    image, pair = ("image",), ("image_tgt", "image_src")
-    _write_constant(path / "depth.onnx", image, {"canonical_depth": depth_map}, height, width)
-    _write_constant(path / "pose.onnx", pair, {"T_src_tgt": pose[None]}, height, width)
-    flows = {"flow_tgt_src": flow_tgt_src, "flow_src_tgt": -flow_tgt_src}
-    _write_constant(path / "flow.onnx", pair, flows, height, width)
+    answers: dict[NetworkName, dict[str, npt.NDArray[np.floating]]] = {
+        "depth": {"canonical_depth": depth_map},
+        "pose": {"T_src_tgt": pose[None]},
+        "flow_features": {
+            name: np.zeros(shape) for name, shape in outputs("flow_features", height, width).items()
+        },
+        "flow": {"flow_tgt_src": flow_tgt_src, "flow_src_tgt": -flow_tgt_src},
+    }
+    for network, values in answers.items():
+        _write_constant(path / f"{network}.onnx", inputs(network, height, width), values)
     info = BundleInfo(
         name=name,
         variant="tiny",
@@ -152,25 +159,23 @@ def block_flow(
 
 
 def _write_constant(
-    path: Path,
-    inputs: tuple[str, ...],
-    outputs: dict[str, npt.NDArray[np.floating]],
-    height: int,
-    width: int,
+    path: Path, arguments: Shapes, answers: dict[str, npt.NDArray[np.floating]]
 ) -> None:
-    """Write a graph that takes images and returns constants."""
+    """Write a graph that takes anything and returns constants."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    image_shape = [1, 3, height, width]
     nodes, initializers, results = [], [], []
-    for name, value in outputs.items():
+    for name, value in answers.items():
         array = np.ascontiguousarray(value, dtype=np.float32)
         initializers.append(numpy_helper.from_array(array, f"{name}_value"))
         nodes.append(helper.make_node("Identity", [f"{name}_value"], [name]))
         results.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(array.shape)))
-    arguments = [helper.make_tensor_value_info(n, TensorProto.FLOAT, image_shape) for n in inputs]
-    graph = helper.make_graph(nodes, path.stem, arguments, results, initializers)
+    taken = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in arguments.items()
+    ]
+    graph = helper.make_graph(nodes, path.stem, taken, results, initializers)
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="coopnet"
     )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from coopnet_core.geometry.warp import warp_by_flow
+from coopnet_core.inference.signature import FEATURE_CHANNELS, FEATURE_STRIDES
 from coopnet_core.networks import Networks
 
 
@@ -42,15 +43,27 @@ class ToyFlow(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer = nn.Conv2d(6, 2, 3, padding=1)
+        self.projection = nn.Conv2d(3, FEATURE_CHANNELS, 3, padding=1)
+        self.layer = nn.Conv2d(2 * FEATURE_CHANNELS, 2, 3, padding=1)
 
-    def one_way(self, image_tgt: Tensor, image_src: Tensor) -> Tensor:
-        flow = 3 * torch.tanh(self.layer(torch.cat([image_tgt, image_src], dim=1)))
-        warped = warp_by_flow(image_src, flow).image
-        return flow * warped.softmax(dim=1)[:, :2]
+    def features(self, image: Tensor) -> list[Tensor]:
+        features = self.projection(image)
+        return [nn.functional.avg_pool2d(features, stride) for stride in FEATURE_STRIDES]
+
+    def one_way(self, features_tgt: Tensor, features_src: Tensor) -> Tensor:
+        flow = 3 * torch.tanh(self.layer(torch.cat([features_tgt, features_src], dim=1)))
+        warped = warp_by_flow(features_src, flow).image
+        flow = flow * warped.softmax(dim=1)[:, :2]
+        return nn.functional.interpolate(flow, scale_factor=FEATURE_STRIDES[0], mode="nearest")
+
+    def decode_both(
+        self, features_tgt: list[Tensor], features_src: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        tgt, src = features_tgt[0], features_src[0]
+        return [self.one_way(tgt, src)], [self.one_way(src, tgt)]
 
     def forward(self, image_tgt: Tensor, image_src: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        return [self.one_way(image_tgt, image_src)], [self.one_way(image_src, image_tgt)]
+        return self.decode_both(self.features(image_tgt), self.features(image_src))
 
 
 def toy_networks(seed: int = 0) -> Networks:

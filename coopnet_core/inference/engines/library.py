@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from coopnet_core.errors import EngineError, RuntimeUnavailableError
 from coopnet_core.inference.bundle import NetworkName
-from coopnet_core.inference.signature import INPUTS, outputs
+from coopnet_core.inference.signature import Shapes, inputs, outputs
 
 LibraryName = Literal["tensorrt", "tensorrt_rtx"]
 LIBRARY_NAMES: tuple[LibraryName, ...] = get_args(LibraryName)
@@ -104,10 +104,12 @@ def load_library(name: LibraryName) -> EngineLibrary:
 
 def bundle_signature(network: NetworkName, height: int, width: int) -> Signature:
     """Return what an engine of a network has to take and return; everything is float32."""
-    image = ((1, 3, height, width), "float32")
+
+    def tensors(shapes: Shapes) -> Tensors:
+        return {name: (shape, "float32") for name, shape in shapes.items()}
+
     return Signature(
-        dict.fromkeys(INPUTS[network], image),
-        {name: (tuple(s), "float32") for name, s in outputs(network, height, width).items()},
+        tensors(inputs(network, height, width)), tensors(outputs(network, height, width))
     )
 
 
