@@ -71,7 +71,7 @@ def load_model(
         path: Directory of the bundle; empty for the included one.
         num_threads: CPU threads of the networks; 0 takes every core.
         max_gap_s: Longest time between two frames that are compared.
-        device: One of ``runtime_choice.DEVICES``.
+        device: One of ``runtime.DEVICES``.
         precision: Which of the bundle's files run.
 
     Returns:

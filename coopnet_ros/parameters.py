@@ -20,7 +20,7 @@ from rclpy.node import Node
 
 from coopnet_core.errors import ConfigError
 from coopnet_core.inference.bundle import PRECISIONS, Precision
-from coopnet_core.inference.runtime_choice import DEVICES
+from coopnet_core.inference.runtime import DEVICES
 
 Value = bool | int | float | str | list[float] | list[str]
 
@@ -95,9 +95,9 @@ TABLE: tuple[Parameter, ...] = (
         "device",
         "auto",
         "Where the networks run. auto: the first of tensorrt, tensorrt_rtx (both only with engines "
-        "made by `coopnet engine`), cuda (ONNX Runtime) and cpu that works. A device that is named "
-        "and does not work is an error; tensorrt, tensorrt_rtx and ort_tensorrt build missing "
-        "engines at start, which can take minutes.",
+        "made by `coopnet engine`), cuda (ONNX Runtime), openvino and cpu (ONNX Runtime) that "
+        "works. A device that is named and does not work is an error; tensorrt, tensorrt_rtx and "
+        "ort_tensorrt build missing engines at start, which can take minutes.",
         choices=DEVICES,
     ),
     Parameter(

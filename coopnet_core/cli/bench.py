@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from coopnet_core.cli.devices import DEVICES, HELP, load_runtime
 from coopnet_core.errors import ConfigError
 from coopnet_core.inference.bundle import NETWORK_NAMES, PRECISIONS
 
@@ -31,10 +32,20 @@ EXAMPLES = """examples:
   coopnet bench --frames photos/ --baseline torch-monodepth2 --threads 2
   coopnet bench --bundle old_bundle --bundle my_bundle     # my_bundle beside old_bundle
   coopnet bench --bundle my_bundle --precision float32 float16 int8
+  coopnet bench --device cpu openvino torch
 """
 
 TORCH_BASELINE = "torch-monodepth2"
 NETWORKS_AND_PIPELINE = (*NETWORK_NAMES, "pipeline")
+
+
+class _Variant(NamedTuple):
+    """A bundle as it is run, with the name that its subjects bear."""
+
+    label: str
+    bundle: Bundle
+    device: str
+    precision: Precision
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -61,6 +72,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=["float32"],
         help="arithmetic of the networks, of those that the bundle holds (default float32); the "
         "first is the baseline of the others",
+    )
+    parser.add_argument(
+        "--device",
+        nargs="+",
+        choices=DEVICES,
+        default=["cpu"],
+        help=f"{HELP}; the first is the baseline of the others (default cpu)",
     )
     parser.add_argument(
         "--frames",
@@ -121,12 +139,16 @@ def run(args: argparse.Namespace) -> int:
         report.check_writable(args.json)
     loaded = [load_bundle(path) for path in args.bundle or [default_bundle_path()]]
     names = unique_labels([bundle.info.name for bundle in loaded])
-    variants: list[tuple[str, Bundle, Precision]] = [
-        (name if precision == "float32" else f"{name} {precision}", bundle, precision)
+    variants = [
+        _Variant(" ".join(filter(None, (name, *marks))), bundle, device, precision)
         for name, bundle in zip(names, loaded, strict=True)
+        for device in dict.fromkeys(args.device)
         for precision in dict.fromkeys(args.precision)
+        for marks in [
+            ("" if device == "cpu" else device, "" if precision == "float32" else precision)
+        ]
     ]
-    labels, bundles = [v[0] for v in variants], [v[1] for v in variants]
+    labels, bundles = [v.label for v in variants], [v.bundle for v in variants]
     if args.frames is None:
         frames = synthetic_frames()
     else:
@@ -138,11 +160,11 @@ def run(args: argparse.Namespace) -> int:
 
     subjects: list[Subject] = []
     memory: list[Memory] = []
-    for label, bundle, precision in variants:
-        progress(f"load {label}")
+    for variant in variants:
+        progress(f"load {variant.label}")
         _load(
-            partial(_bundle_subjects, label, bundle, precision, threads, frames),
-            f"{label}, all networks",
+            partial(_bundle_subjects, variant, threads, frames),
+            f"{variant.label}, all networks",
             args.warm_up,
             subjects,
             memory,
@@ -219,14 +241,11 @@ def _check_arguments(args: argparse.Namespace) -> None:
         raise ConfigError(f"--warm-up must be 0 or more, got {args.warm_up}; 5 is a good start")
 
 
-def _bundle_subjects(
-    label: str, bundle: Bundle, precision: Precision, threads: int, frames: Frames
-) -> list[Subject]:
+def _bundle_subjects(variant: _Variant, threads: int, frames: Frames) -> list[Subject]:
     from coopnet_core.benchmarking.subjects import bundle_subjects
-    from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
 
-    runtime = OnnxRuntime(bundle, threads, precision)
-    return bundle_subjects(label, bundle, runtime, frames, precision)
+    runtime = load_runtime(variant.bundle, variant.device, threads, variant.precision)
+    return bundle_subjects(variant.label, variant.bundle, runtime, frames, variant.precision)
 
 
 def _torch_subjects(name: str, width: int, height: int, threads: int) -> list[Subject]:

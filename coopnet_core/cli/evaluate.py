@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coopnet_core import __version__
+from coopnet_core.cli.devices import add_device, load_runtime
 from coopnet_core.inference.bundle import PRECISIONS, default_bundle_path, load_bundle
-from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
 
 if TYPE_CHECKING:
     from coopnet_core.evaluation.tasks import Task
@@ -48,6 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="arithmetic of the networks, of those that the bundle holds (default float32); "
         "several write a report each into OUT/PRECISION, and OUT/results.md says what each costs",
     )
+    add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress lines")
     parser.set_defaults(run=run)
 
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     bundle = load_bundle(args.bundle if args.bundle is not None else default_bundle_path())
     precisions = list(dict.fromkeys(args.precision))
     # All of them at once, so that a missing one is known before an hour has gone by.
-    runtimes = {name: OnnxRuntime(bundle, args.threads, name) for name in precisions}
+    runtimes = {name: load_runtime(bundle, args.device, args.threads, name) for name in precisions}
 
     def progress(line: str) -> None:
         if not args.quiet:

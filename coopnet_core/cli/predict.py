@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from coopnet_core.cli.devices import add_device, load_runtime
 from coopnet_core.errors import DataError
 from coopnet_core.inference.bundle import PRECISIONS
 
@@ -83,6 +84,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="float32",
         help="arithmetic of the networks, of those that the bundle holds (default float32)",
     )
+    add_device(parser)
     parser.add_argument(
         "--no-progress", action="store_true", help="no progress bar, and no lines in its place"
     )
@@ -104,11 +106,12 @@ def run(args: argparse.Namespace) -> int:
     from coopnet_core.inference.bundle import default_bundle_path, load_bundle
     from coopnet_core.inference.pipeline import FramePipeline, Tracking
     from coopnet_core.inference.rendering import depth_range
-    from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
 
     bundle = load_bundle(args.bundle if args.bundle is not None else default_bundle_path())
     sequence = _read_input(args)
-    pipeline = FramePipeline(bundle, OnnxRuntime(bundle, args.threads, args.precision))
+    pipeline = FramePipeline(
+        bundle, load_runtime(bundle, args.device, args.threads, args.precision)
+    )
     flow_range = args.flow_range or 0.04 * bundle.width
     for name in ("preview", "depth", "flow", "mask"):
         (args.out / name).mkdir(parents=True, exist_ok=True)

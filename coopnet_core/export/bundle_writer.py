@@ -15,10 +15,12 @@ from coopnet_core import __version__
 from coopnet_core.errors import ExportError, RuntimeUnavailableError
 from coopnet_core.export.check import check_networks, predictor
 from coopnet_core.export.directory import describe_file, new_directory, write_description
-from coopnet_core.export.graphs import build_graphs, num_parameters, run_graphs, write_onnx
+from coopnet_core.export.graphs import build_graphs, num_parameters, write_onnx
 from coopnet_core.export.precisions import add_precisions
+from coopnet_core.export.torch_runtime import TorchRuntime
 from coopnet_core.inference.bundle import (
     NETWORK_NAMES,
+    WEIGHTS_FILE,
     Bundle,
     BundleInfo,
     DepthInfo,
@@ -34,7 +36,6 @@ from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
 from coopnet_core.networks import SIZE_MULTIPLE, Networks
 from coopnet_core.networks.depth import MAX_CANONICAL_DEPTH, MIN_CANONICAL_DEPTH
 
-WEIGHTS_FILE = "weights.safetensors"
 TORCH = "torch networks"
 
 
@@ -120,7 +121,8 @@ def export_bundle(
             write_onnx(graphs[name], name, path, metadata.width, metadata.height)
         _write_weights(networks, work_dir / WEIGHTS_FILE)
         info = _describe(metadata, work_dir)
-        inputs, expected = prepare_pairs(info.input, frames), run_graphs(graphs)
+        inputs = prepare_pairs(info.input, frames)
+        expected = predictor(TorchRuntime(graphs))
         runtime = OnnxRuntime(Bundle(work_dir, info), num_threads=1)
         checks = check_networks("float32", expected, predictor(runtime), inputs, TORCH)
         checked = {

@@ -16,12 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from coopnet_core.errors import ExportError, RuntimeUnavailableError
-from coopnet_core.export.check import Predict
 from coopnet_core.geometry.sample import resize
 from coopnet_core.geometry.se3 import matrix_from_vector
 from coopnet_core.inference.bundle import NetworkName
-from coopnet_core.inference.runtime import Features, FloatArray
-from coopnet_core.inference.signature import FEATURE_STRIDES, inputs, inputs_of_pair, outputs
+from coopnet_core.inference.signature import FEATURE_STRIDES, inputs, outputs
 from coopnet_core.networks import FlowNetwork, Networks
 
 OPSET = 18
@@ -114,25 +112,6 @@ def build_graphs(
         "flow_features": FlowFeaturesGraph(networks.flow).eval(),
         "flow": FlowGraph(networks.flow).eval(),
     }
-
-
-def run_graphs(graphs: dict[NetworkName, nn.Module]) -> Predict:
-    """Return what runs the graphs in torch, as the reference of the exported files."""
-
-    def run(name: NetworkName, *arrays: FloatArray) -> tuple[FloatArray, ...]:
-        with torch.no_grad():
-            results = graphs[name](*(torch.from_numpy(array) for array in arrays))
-        return tuple(result.numpy() for result in results)
-
-    def flow_features(image: FloatArray) -> Features:
-        return run("flow_features", image)
-
-    def predict(
-        name: NetworkName, image_tgt: FloatArray, image_src: FloatArray
-    ) -> tuple[FloatArray, ...]:
-        return run(name, *inputs_of_pair(name, image_tgt, image_src, flow_features))
-
-    return predict
 
 
 def write_onnx(graph: nn.Module, name: NetworkName, path: Path, width: int, height: int) -> None:

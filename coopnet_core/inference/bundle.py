@@ -18,6 +18,7 @@ from coopnet_core.installed import SHARE, package_file, package_folders
 
 SCHEMA_VERSION = 2
 BUNDLE_FILE = "bundle.json"
+WEIGHTS_FILE = "weights.safetensors"
 DEFAULT_BUNDLE = "small"
 
 Precision = Literal["float32", "float16", "int8"]

@@ -12,6 +12,9 @@ from coopnet_core.inference.bundle import NetworkName
 
 FloatArray = npt.NDArray[np.float32]
 
+DEVICES = ("auto", "cpu", "openvino", "cuda", "ort_tensorrt", "tensorrt", "tensorrt_rtx")
+"""Where networks can run; see ``runtime_choice.choose_runtime``."""
+
 Features = tuple[FloatArray, ...]
 """What flow is found from: matching features of one image, see ``signature.FEATURE_STRIDES``."""
 

@@ -13,11 +13,10 @@ from coopnet_core.inference.engines.cache import default_cache_dir
 from coopnet_core.inference.engines.cuda import CudaPython, find_driver
 from coopnet_core.inference.engines.library import LIBRARY_NAMES, LibraryName, load_library
 from coopnet_core.inference.engines.verify import synthetic_pairs, verify_network
-from coopnet_core.inference.runtime import Runtime
+from coopnet_core.inference.runtime import DEVICES, Runtime
 from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
+from coopnet_core.inference.runtime_openvino import OpenVinoRuntime
 from coopnet_core.inference.runtime_tensorrt import TensorRtRuntime
-
-DEVICES = ("auto", "cpu", "cuda", "ort_tensorrt", "tensorrt", "tensorrt_rtx")
 
 _PROVIDERS: dict[str, tuple[str, str]] = {
     "cuda": ("CUDAExecutionProvider", "'pip install onnxruntime-gpu' in place of onnxruntime"),
@@ -57,9 +56,9 @@ def choose_runtime(
 ) -> ChosenRuntime:
     """Load a bundle's networks on a device.
 
-    ``auto`` takes the first of ``tensorrt``, ``tensorrt_rtx``, ``cuda`` and ``cpu`` that works
-    here. It builds no engine, which would take minutes: the first two count only where
-    'coopnet engine' has made them. Anything but the CPU is compared with it before it is used.
+    ``auto`` takes the first of ``tensorrt``, ``tensorrt_rtx``, ``cuda``, ``openvino`` and ``cpu``
+    that works here. It builds no engine, which would take minutes: the first two count only where
+    'coopnet engine' has made them. Anything but ``cpu`` is compared with it before it is used.
 
     Args:
         bundle: The checked bundle.
@@ -82,10 +81,11 @@ def choose_runtime(
     no_driver = find_driver()
     if no_driver:
         reasons.append(no_driver)
-    for candidate in () if no_driver else ("tensorrt", "tensorrt_rtx", "cuda"):
+    on_gpu = () if no_driver else ("tensorrt", "tensorrt_rtx", "cuda")
+    for candidate in (*on_gpu, "openvino"):
         try:
             runtime = load(candidate, is_build_allowed=False)
-        except Exception as error:  # noqa: BLE001 - no GPU library may keep the CPU from work
+        except Exception as error:  # noqa: BLE001 - no library may keep the CPU from work
             reasons.append(f"not {candidate}: {' '.join(str(error).split())}")
         else:
             return ChosenRuntime(runtime, candidate, "; ".join(reasons) or "the first choice")
@@ -108,7 +108,15 @@ def _load(
         bundle.onnx_path(network, precision)
     if device == "cpu":
         return OnnxRuntime(bundle, num_threads, precision)
-    return _load_provider(bundle, device, num_threads, precision)
+    runtime: Runtime
+    if device == "openvino":
+        runtime = OpenVinoRuntime(bundle, num_threads, precision)
+    else:
+        runtime = _load_provider(bundle, device, num_threads, precision)
+    pairs = synthetic_pairs(bundle)
+    for network in NETWORK_NAMES:
+        verify_network(network, partial(runtime.run, network), bundle, pairs, precision)
+    return runtime
 
 
 def _load_engines(
@@ -138,8 +146,4 @@ def _load_provider(bundle: Bundle, device: str, num_threads: int, precision: Pre
     if device == "ort_tensorrt":
         folder = default_cache_dir() / "onnxruntime"
         settings = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
-    runtime = OnnxRuntime(bundle, num_threads, precision, [(provider, settings)])
-    pairs = synthetic_pairs(bundle)
-    for network in NETWORK_NAMES:
-        verify_network(network, partial(runtime.run, network), bundle, pairs, precision)
-    return runtime
+    return OnnxRuntime(bundle, num_threads, precision, [(provider, settings)])

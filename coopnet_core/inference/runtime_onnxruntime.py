@@ -10,7 +10,7 @@ from typing import Any
 from coopnet_core.errors import BundleError, InputError, RuntimeUnavailableError
 from coopnet_core.inference.bundle import NETWORK_NAMES, Bundle, NetworkName, Precision
 from coopnet_core.inference.runtime import FloatArray, Runtime
-from coopnet_core.inference.signature import Shapes, check_inputs, inputs, outputs
+from coopnet_core.inference.signature import check_graph, check_inputs
 
 
 class OnnxRuntime(Runtime):
@@ -116,16 +116,9 @@ def _session(
             f"back to {session.get_providers()}: install the CUDA, cuDNN and TensorRT that this "
             "version needs (onnxruntime.ai/docs/execution-providers)"
         )
-    size = (bundle.height, bundle.width)
-    _check_signature(path.name, "inputs", session.get_inputs(), inputs(network, *size))
-    _check_signature(path.name, "outputs", session.get_outputs(), outputs(network, *size))
+    taken, returned = (
+        {item.name: tuple(item.shape) for item in items}
+        for items in (session.get_inputs(), session.get_outputs())
+    )
+    check_graph(path.name, network, taken, returned, bundle.height, bundle.width)
     return session
-
-
-def _check_signature(file_name: str, kind: str, found: list[Any], expected: Shapes) -> None:
-    got = {item.name: tuple(item.shape) for item in found}
-    if list(got.items()) != list(expected.items()):
-        raise BundleError(
-            f"{file_name} has {kind} {got}, expected {expected}: it belongs to another network or "
-            "version; export the bundle again"
-        )

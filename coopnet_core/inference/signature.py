@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from coopnet_core.errors import InputError
+from coopnet_core.errors import BundleError, InputError
 from coopnet_core.inference.bundle import NetworkName
 from coopnet_core.inference.runtime import Features, FloatArray, Runtime
 
@@ -53,6 +53,33 @@ def outputs(network: NetworkName, height: int, width: int) -> Shapes:
     if network == "flow":
         return dict.fromkeys(("flow_tgt_src", "flow_src_tgt"), (1, 2, height, width))
     return _features("features", height, width)
+
+
+def check_graph(
+    file_name: str, network: NetworkName, taken: Shapes, returned: Shapes, height: int, width: int
+) -> None:
+    """Refuse a graph of another network, size or version.
+
+    Args:
+        file_name: Of the graph.
+        network: What it should be.
+        taken: Its inputs.
+        returned: Its outputs.
+        height: Height of the bundle's images.
+        width: Their width.
+
+    Raises:
+        BundleError: Names, order or shapes are others.
+    """
+    for kind, found, expected in (
+        ("inputs", taken, inputs(network, height, width)),
+        ("outputs", returned, outputs(network, height, width)),
+    ):
+        if list(found.items()) != list(expected.items()):
+            raise BundleError(
+                f"{file_name} has {kind} {found}, expected {expected}: it belongs to another "
+                "network or version; export the bundle again"
+            )
 
 
 def check_inputs(

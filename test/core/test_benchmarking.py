@@ -279,8 +279,8 @@ def test_a_bundle_beside_itself_takes_the_same_time(
         assert 0.1 < entry.ratio.median < 10
         assert entry.ratio.rounds >= 1
     assert [entry.what for entry in report.memory] == [
-        "tiny, three networks",
-        "tiny(2), three networks",
+        "tiny, all networks",
+        "tiny(2), all networks",
     ]
 
 

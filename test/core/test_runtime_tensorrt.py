@@ -25,7 +25,8 @@ from coopnet_core.inference.engines.cuda import CudaPython, find_driver
 from coopnet_core.inference.engines.execution import EngineNetwork
 from coopnet_core.inference.engines.library import EngineLibrary, bundle_signature
 from coopnet_core.inference.engines.prepare import find_or_build
-from coopnet_core.inference.runtime_choice import DEVICES, choose_runtime
+from coopnet_core.inference.runtime import DEVICES
+from coopnet_core.inference.runtime_choice import choose_runtime
 from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
 from coopnet_core.inference.runtime_tensorrt import TensorRtRuntime
 from coopnet_core.inference.signature import run_on_pair
