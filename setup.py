@@ -35,10 +35,11 @@ EXPORT = ["torch>=2.4", "onnx>=1.16", "onnxscript>=0.1", "safetensors>=0.4"]
 # Jetson comes with JetPack, so that the user chooses it: docs/deployment.md.
 RTX = "tensorrt-rtx>=1.4; platform_machine == 'x86_64'"
 TENSORRT_RTX = [RTX, "cuda-bindings>=12.6"]
+OPENVINO = ["openvino>=2024.4"]
 # evo (GPL), kornia and mcap are oracles: tests compare with them, nothing that is shipped imports
 # them.
 KORNIA = "kornia>=0.9; python_version >= '3.11'"
-TEST = ["pytest>=7", "evo>=1.28", KORNIA, "mcap>=1.1", RTX, *EXPORT, *TRAIN]
+TEST = ["pytest>=7", "evo>=1.28", KORNIA, "mcap>=1.1", RTX, *OPENVINO, *EXPORT, *TRAIN]
 DEV = [
     *TEST,
     "catkin-pkg>=1.0",
@@ -96,6 +97,7 @@ setup(
         "evaluate": EVALUATE,
         "train": TRAIN,
         "export": EXPORT,
+        "openvino": OPENVINO,
         "tensorrt-rtx": TENSORRT_RTX,
         "test": TEST,
         "dev": DEV,

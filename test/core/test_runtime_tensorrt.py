@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -204,15 +205,22 @@ def test_missing_cuda_python_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 # Which runtime
 
 
+@pytest.mark.parametrize("device", ["openvino", "cpu"])
 def test_without_a_driver_auto_is_the_cpu_and_says_why(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    device: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda_module, "DRIVER", "libcuda-that-nobody-has.so")
+    reason = "no NVIDIA driver (libcuda-that-nobody-has.so not found)"
+    if device == "openvino":
+        pytest.importorskip("openvino")
+    else:
+        monkeypatch.setitem(sys.modules, "openvino", None)
+        reason += "; not openvino: the openvino package cannot be imported"
     chosen = choose_runtime(bundle, "auto", num_threads=1)
-    assert chosen.device == "cpu"
-    assert chosen.reason == "no NVIDIA driver (libcuda-that-nobody-has.so not found)"
-    assert chosen.description.startswith("onnxruntime ")
-    assert chosen.description.endswith(f"(cpu: {chosen.reason})")
+    assert chosen.device == device
+    assert chosen.reason.startswith(reason)
+    assert chosen.description.startswith("onnxruntime " if device == "cpu" else "openvino ")
+    assert chosen.description.endswith(f"({device}: {chosen.reason})")
     assert np.all(chosen.runtime.depth(IMAGE) == 7)
 
 
@@ -266,7 +274,9 @@ def test_an_unknown_device_is_refused_with_the_choices(bundle: Bundle) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("device", [name for name in DEVICES if name not in ("auto", "cpu")])
+@pytest.mark.parametrize(
+    "device", [name for name in DEVICES if name not in ("auto", "cpu", "openvino")]
+)
 def test_on_a_real_gpu_every_device_agrees_with_the_cpu(
     device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
