@@ -10,7 +10,7 @@ from coopnet_core.errors import BundleError, InputError, RuntimeUnavailableError
 from coopnet_core.inference.bundle import NETWORK_NAMES, Bundle, NetworkName, Precision
 from coopnet_core.inference.runtime import FloatArray, Runtime
 from coopnet_core.inference.runtime_onnxruntime import usable_cores
-from coopnet_core.inference.signature import check_graph, check_inputs
+from coopnet_core.inference.signature import Shapes, check_graph, check_inputs, inputs, outputs
 
 
 class OpenVinoRuntime(Runtime):
@@ -19,7 +19,8 @@ class OpenVinoRuntime(Runtime):
     Args:
         bundle: The checked bundle.
         num_threads: Threads per network; 0 takes every core that the process may run on.
-        precision: Which of the bundle's files to run.
+        precision: Which of the bundle's files to run. float16 is calculated in bfloat16 where the
+            CPU has it, else in float32.
 
     Raises:
         RuntimeUnavailableError: OpenVINO is not installed.
@@ -42,11 +43,13 @@ class OpenVinoRuntime(Runtime):
         self._size = (bundle.height, bundle.width)
         threads = num_threads or usable_cores()
         core = openvino.Core()
+        has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        arithmetic = "bf16" if precision == "float16" and has_bfloat16 else "f32"
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-            # Left to itself it calculates in bfloat16 where the CPU can, and flow is off by pixels.
-            "INFERENCE_PRECISION_HINT": "f32",
+            # Where it is left to itself, float32 is bfloat16 on a CPU that has it.
+            "INFERENCE_PRECISION_HINT": arithmetic,
             # Two nodes whose threads are tied to cores would share the first ones.
             "ENABLE_CPU_PINNING": False,
         }
@@ -55,7 +58,8 @@ class OpenVinoRuntime(Runtime):
         }
         # The version has the build's number and branch behind the release.
         version = openvino.__version__.partition("-")[0]
-        self._description = f"openvino {version}, CPU, {threads} threads, {precision}"
+        note = " in bfloat16" if arithmetic == "bf16" else ""
+        self._description = f"openvino {version}, CPU, {threads} threads, {precision}{note}"
 
     @property
     def description(self) -> str:
@@ -84,9 +88,17 @@ def _request(
             f"OpenVINO cannot load {path}: {' '.join(str(error).split())}; export the bundle again "
             "with this version of coopnet, or use device cpu"
         ) from error
-    taken, returned = (
-        {item.any_name: tuple(item.shape) for item in items}
-        for items in (compiled.inputs, compiled.outputs)
-    )
-    check_graph(path.name, network, taken, returned, bundle.height, bundle.width)
+    size = (bundle.height, bundle.width)
+    taken = _shapes(compiled.inputs, inputs(network, *size))
+    returned = _shapes(compiled.outputs, outputs(network, *size))
+    check_graph(path.name, network, taken, returned, *size)
     return compiled.create_infer_request()
+
+
+def _shapes(found: Sequence[Any], expected: Shapes) -> Shapes:
+    """Name and shape of each tensor; of its several names the one that is expected."""
+    names = [*expected, *[""] * len(found)]
+    return {
+        name if name in item.names else item.any_name: tuple(item.shape)
+        for item, name in zip(found, names, strict=False)
+    }

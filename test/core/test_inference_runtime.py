@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_bundle import write_tiny_bundle
+from tiny_bundle import textured_image, write_tiny_bundle
 
 from coopnet_core.cli.devices import load_runtime
 from coopnet_core.errors import (
@@ -151,6 +151,19 @@ def test_the_included_networks_answer_as_onnx_runtime_does(device: str) -> None:
         )
         # Not the same to the bit, or nothing else would have been run.
         assert 0 < result.median_error < result.median_limit
+
+
+def test_openvino_runs_float16_files(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnx")
+    from coopnet_core.export.precisions import extend_bundle
+
+    bundle = load_bundle(write_tiny_bundle(tmp_path / "b", depth=7.0))
+    image = textured_image(64, 32)
+    extended = extend_bundle(bundle, tmp_path / "c", ["float16"], [(image, image)])
+    runtime = load_runtime(extended, "openvino", num_threads=1, precision="float16")
+    assert "float16" in runtime.description
+    assert np.all(runtime.depth(IMAGE) == 7)
 
 
 def test_torch_refuses_weights_of_another_variant(tmp_path: Path) -> None:

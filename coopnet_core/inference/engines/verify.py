@@ -23,11 +23,11 @@ Run = Callable[..., Sequence[FloatArray]]
 
 MEDIAN_LIMITS: dict[Precision, dict[NetworkName, float]] = {
     "float32": {"depth": 0.005, "pose": 0.002, "flow_features": 0.005, "flow": 0.05},
-    "float16": {"depth": 0.01, "pose": 0.005, "flow_features": 0.01, "flow": 0.1},
+    "float16": {"depth": 0.03, "pose": 0.005, "flow_features": 0.1, "flow": 0.1},
     "int8": {"depth": 0.03, "pose": 0.01, "flow_features": 0.1, "flow": 0.3},
 }
 """Largest median difference on the worst frame. Chosen, not measured: float32 leaves room for
-TF32, and the others compare with the ONNX file of the same precision."""
+TF32, float16 for bfloat16; float16 and int8 compare with the ONNX file of the same precision."""
 P95_FACTOR = 10.0
 """How much larger the 95th percentile may be: a twentieth of a picture may not be simply wrong."""
 SYNTHETIC_SHIFT_PX = 4
