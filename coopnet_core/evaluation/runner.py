@@ -102,7 +102,7 @@ def run_sequence(
         image = read_image_sized(path, camera.width, camera.height)
         recorder.answers.clear()
         result = pipeline.step(image, stamp_ns, camera)
-        _, gray = prepare_image(image, bundle.width, bundle.height, bundle.color)
+        gray = prepare_image(image, bundle.width, bundle.height, bundle.color).gray
         canonical = recorder.answers["depth"][0]
         depth = depth_from_canonical(
             np.clip(canonical[0, 0], limits.min_canonical, limits.max_canonical),

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from coopnet_core.geometry.intrinsics import Intrinsics
-from coopnet_core.inference.projection import MIN_DEPTH, Float32, Mask
+from coopnet_core.inference.egomotion_config import EgomotionConfig
+from coopnet_core.inference.frame_pair import FramePair, Gray
+from coopnet_core.inference.projection import MIN_DEPTH, Float32, Float64, Mask, is_consistent
 
-Float64 = npt.NDArray[np.float64]
-Gray = npt.NDArray[np.uint8]
-
-_SHARP_FACTOR = 2
-"""Points are polished on images of at most this many times the networks' size: more pixels cost
-more time and no longer improve the motion."""
-
-_POLISH_CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.01)
+_POLISH_CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 5, 0.03)
 
 
 @dataclass(frozen=True)
@@ -26,64 +19,64 @@ class Points:
     """N points of one frame.
 
     Attributes:
-        xyz: (N, 3) in the camera of the frame, in the unit of depth.
-        target: (N, 2) pixels in the other frame.
-        flow: (N, 2) pixels, how they get there.
-        is_polished: (N,) bool, ``target`` was refined on the images.
+        pixel: (N, 2), in the frame.
+        depth: (N,), positive.
+        flow: (N, 2) pixels, how they get into the other frame.
+        is_polished: (N,) bool, ``flow`` was refined on the images.
     """
 
-    xyz: Float64
-    target: Float64
+    pixel: Float64
+    depth: Float64
     flow: Float64
     is_polished: Mask
 
-
-def sharp_image(gray: Gray, width: int, height: int) -> Gray:
-    """Return the image that points are polished on: the camera's own, or a smaller one.
-
-    Args:
-        gray: (h, w) camera image.
-        width: Width of the networks' input.
-        height: Height of the networks' input.
-
-    Returns:
-        At most twice the networks' size.
-    """
-    size = (min(gray.shape[1], _SHARP_FACTOR * width), min(gray.shape[0], _SHARP_FACTOR * height))
-    if size == (gray.shape[1], gray.shape[0]):
-        return gray
-    return np.asarray(cv2.resize(gray, size, interpolation=cv2.INTER_AREA), np.uint8)
+    @property
+    def target(self) -> Float64:
+        """Pixels in the other frame, (N, 2)."""
+        return self.pixel + self.flow
 
 
-def sample_points(
-    depth: Float32, flow: Float32, is_good: Mask, intrinsics: Intrinsics, step_px: int
-) -> Points:
-    """Take the good points of a grid.
+def find_correspondences(pair: FramePair, config: EgomotionConfig) -> tuple[Points, Points, int]:
+    """Follow points of a grid from each frame into the other one.
 
     Args:
-        depth: (H, W) float32, NaN where invalid.
-        flow: (H, W, 2) float32, pixels, into the other frame.
-        is_good: (H, W) bool, where flow can be relied on.
-        intrinsics: Camera at this size.
-        step_px: Distance of grid points.
+        pair: Depth and flow of the two frames; points are polished where it has sharp images.
+        config: Tolerances.
 
     Returns:
-        Points with valid depth where flow is good.
+        Points of the current frame that have depth and that flow brings there and back, the same
+        of the previous frame, and how many were tried.
     """
-    height, width = depth.shape
-    rows, columns = _grid(height, width, step_px)
-    window = np.ix_(rows, columns)
-    z = depth[window].astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        keep = is_good[window] & (z > MIN_DEPTH)
-    v, u = np.meshgrid(rows, columns, indexing="ij")
-    pixels = np.stack([u[keep], v[keep]], axis=1).astype(np.float64)
-    z = z[keep]
-    x = (pixels[:, 0] - intrinsics.cx) / intrinsics.fx * z
-    y = (pixels[:, 1] - intrinsics.cy) / intrinsics.fy * z
-    vectors = flow[window][keep].astype(np.float64)
-    xyz = np.stack([x, y, z], axis=1)
-    return Points(xyz, pixels + vectors, vectors, np.zeros(len(z), np.bool_))
+    height, width = pair.depth_cur.shape
+    step_px = config.grid_step_px
+    rows, columns = np.mgrid[: height // step_px, : width // step_px]
+    is_black = (rows + columns) % 2 == 0
+
+    def sample_points(depth: Float32, flow: Float32, flow_back: Float32, chosen: Mask) -> Points:
+        u, v = (step_px // 2 + step_px * places[chosen] for places in (columns, rows))
+        vectors, z = flow[v, u], depth[v, u]
+        keep = is_consistent(
+            u, v, vectors, flow_back, config.consistency_px, config.consistency_relative
+        )
+        with np.errstate(invalid="ignore"):
+            keep &= z > MIN_DEPTH
+        pixel = np.stack([u[keep], v[keep]], axis=1)
+        return Points(
+            pixel.astype(np.float64),
+            z[keep].astype(np.float64),
+            vectors[keep].astype(np.float64),
+            np.zeros(len(pixel), np.bool_),
+        )
+
+    # Neighbours say nearly the same: on a checkerboard, white for one frame and black for the
+    # other, half the points give the same motion.
+    cur = sample_points(pair.depth_cur, pair.flow_cur_prev, pair.flow_prev_cur, is_black)
+    prev = sample_points(pair.depth_prev, pair.flow_prev_cur, pair.flow_cur_prev, ~is_black)
+    if config.polish and pair.sharp_cur is not None and pair.sharp_prev is not None:
+        settings = (width, height, config.polish_window_px, config.polish_change_px)
+        cur = polish(cur, pair.sharp_cur, pair.sharp_prev, *settings)
+        prev = polish(prev, pair.sharp_prev, pair.sharp_cur, *settings)
+    return cur, prev, is_black.size
 
 
 def polish(
@@ -112,10 +105,10 @@ def polish(
     Returns:
         The points; those without texture, or lost, as they were.
     """
-    if len(points.xyz) == 0:
+    if len(points.depth) == 0:
         return points
     scale = np.array([sharp_from.shape[1] / width, sharp_from.shape[0] / height])
-    start = np.asarray((points.target - points.flow + 0.5) * scale - 0.5, np.float32, order="C")
+    start = np.asarray((points.pixel + 0.5) * scale - 0.5, np.float32, order="C")
     guess = np.asarray((points.target + 0.5) * scale - 0.5, np.float32, order="C")
     found, status, _ = cv2.calcOpticalFlowPyrLK(
         sharp_from,
@@ -132,7 +125,7 @@ def polish(
     is_polished = np.asarray(status).ravel() == 1
     is_polished &= np.hypot(change[:, 0], change[:, 1]) <= max_change_px
     change[~is_polished] = 0
-    return Points(points.xyz, points.target + change, points.flow + change, is_polished)
+    return replace(points, flow=points.flow + change, is_polished=is_polished)
 
 
 def textured_fraction(gray: Gray, min_gradient: float) -> float:
@@ -140,16 +133,5 @@ def textured_fraction(gray: Gray, min_gradient: float) -> float:
     # Scharr's kernels sum to 32 on the unit ramp.
     dx = cv2.Scharr(gray, cv2.CV_32F, 1, 0, scale=1 / 32)
     dy = cv2.Scharr(gray, cv2.CV_32F, 0, 1, scale=1 / 32)
-    return float(np.mean(cv2.magnitude(dx, dy) > min_gradient))
-
-
-def grid_size(height: int, width: int, step_px: int) -> int:
-    """Return how many points the grid of :func:`sample_points` has."""
-    rows, columns = _grid(height, width, step_px)
-    return len(rows) * len(columns)
-
-
-def _grid(
-    height: int, width: int, step_px: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    return np.arange(step_px // 2, height, step_px), np.arange(step_px // 2, width, step_px)
+    is_textured = cv2.magnitude(dx, dy) > min_gradient
+    return cv2.countNonZero(is_textured.view(np.uint8)) / gray.size

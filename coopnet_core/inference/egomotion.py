@@ -25,16 +25,13 @@ import numpy.typing as npt
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.inference import rigid
 from coopnet_core.inference.correspondences import (
-    Gray,
     Points,
-    grid_size,
-    polish,
-    sample_points,
+    find_correspondences,
     textured_fraction,
 )
 from coopnet_core.inference.egomotion_config import EgomotionConfig
-from coopnet_core.inference.motion_problem import MotionProblem
-from coopnet_core.inference.projection import Float32, Mask, is_consistent
+from coopnet_core.inference.frame_pair import FramePair
+from coopnet_core.inference.motion_problem import CHI2, MotionProblem
 
 Float64 = npt.NDArray[np.float64]
 
@@ -43,32 +40,6 @@ LOST_VARIANCE = 9999.0
 
 _NETWORK_INFLATION = 4.0
 """The pose network's answer does not minimise the residuals: twice the standard deviation."""
-
-
-@dataclass(frozen=True)
-class FramePair:
-    """What is known about the current frame and the previous one.
-
-    Attributes:
-        depth_cur: (H, W) float32, NaN where invalid.
-        depth_prev: The same of the previous frame, on the same scale.
-        flow_cur_prev: (H, W, 2) float32 pixels, from the current frame into the previous one.
-        flow_prev_cur: The other way.
-        gray_cur: (H, W) uint8, the current image.
-        intrinsics: Camera of both frames at this size.
-        sharp_cur: (h, w) uint8, the current image for polishing points, see ``sharp_image``; None
-            leaves them as flow says.
-        sharp_prev: The same of the previous image.
-    """
-
-    depth_cur: Float32
-    depth_prev: Float32
-    flow_cur_prev: Float32
-    flow_prev_cur: Float32
-    gray_cur: Gray
-    intrinsics: Intrinsics
-    sharp_cur: Gray | None = None
-    sharp_prev: Gray | None = None
 
 
 @dataclass(frozen=True)
@@ -98,8 +69,6 @@ def estimate_egomotion(
     pair: FramePair,
     T_prev_cur_guesses: Iterable[npt.ArrayLike],
     config: EgomotionConfig,
-    *,
-    is_consistent_cur: Mask | None = None,
 ) -> Egomotion:
     """Estimate the camera's motion between two frames.
 
@@ -108,8 +77,6 @@ def estimate_egomotion(
         T_prev_cur_guesses: First guesses, (4, 4) each; the first one is the pose network's and is
             what remains when geometry finds nothing better.
         config: Tolerances.
-        is_consistent_cur: (H, W) bool, forward-backward check of ``flow_cur_prev`` where it has
-            been done already.
 
     Returns:
         The motion, or the reason why there is none.
@@ -118,10 +85,8 @@ def estimate_egomotion(
     if not arrays or not np.all(np.isfinite(arrays[0])):
         return _lost("the pose network's answer is not finite", 0, 0.0)
     guesses = [rigid.nearest_rigid(array) for array in arrays if np.all(np.isfinite(array))]
-    points_cur, points_prev = _correspondences(pair, config, is_consistent_cur)
-    height, width = pair.depth_cur.shape
-    num_grid = 2 * grid_size(height, width, config.grid_step_px)
-    num_points = len(points_cur.xyz) + len(points_prev.xyz)
+    points_cur, points_prev, num_grid = find_correspondences(pair, config)
+    num_points = len(points_cur.depth) + len(points_prev.depth)
     texture = textured_fraction(pair.gray_cur, config.min_gradient)
     if texture < config.min_textured_fraction:
         return _lost("the image has no texture (covered lens, darkness, fog?)", num_points, 0.0)
@@ -131,10 +96,10 @@ def estimate_egomotion(
 
     problem = MotionProblem(points_cur, points_prev, pair.intrinsics, config)
     if config.method == "geometry":
-        start = min([*guesses, np.eye(4)], key=problem.cost)
-        if float(problem.agrees(start).mean()) < config.good_start_fraction:
+        start, fraction = _best(problem, [*guesses, np.eye(4)])
+        if fraction < config.good_start_fraction:
             ransac = _pnp_ransac(points_cur, pair.intrinsics, config)
-            start = min(start if ransac is None else ransac, start, key=problem.cost)
+            start, _ = _best(problem, [start] if ransac is None else [ransac, start])
         refined = problem.refine(start)
     else:
         refined = guesses[0]
@@ -142,7 +107,7 @@ def estimate_egomotion(
     fraction = float(inliers.mean())
     if fraction >= config.min_inlier_fraction:
         speeds = problem.displacements(refined)[inliers]
-        if float(np.quantile(speeds, config.still_fraction)) < config.still_px:
+        if float(np.mean(speeds < config.still_px)) >= config.still_fraction:
             covariance = problem.covariance(np.eye(4), inliers)
             return Egomotion(np.eye(4), covariance, "still", "", num_points, fraction)
     reason = _refusal(refined, fraction, problem.median_depth, config)
@@ -157,34 +122,26 @@ def estimate_egomotion(
     return _lost(reason, num_points, fraction)
 
 
-def _correspondences(
-    pair: FramePair, config: EgomotionConfig, is_consistent_cur: Mask | None
-) -> tuple[Points, Points]:
-    """Sample both frames on the grid and polish where sharp images are given."""
-    limits = (config.consistency_px, config.consistency_relative)
-    if is_consistent_cur is None:
-        is_consistent_cur = is_consistent(pair.flow_cur_prev, pair.flow_prev_cur, *limits)
-    is_consistent_prev = is_consistent(pair.flow_prev_cur, pair.flow_cur_prev, *limits)
-    camera, step_px = pair.intrinsics, config.grid_step_px
-    cur = sample_points(pair.depth_cur, pair.flow_cur_prev, is_consistent_cur, camera, step_px)
-    prev = sample_points(pair.depth_prev, pair.flow_prev_cur, is_consistent_prev, camera, step_px)
-    if config.polish and pair.sharp_cur is not None and pair.sharp_prev is not None:
-        settings = (camera.width, camera.height, config.polish_window_px, config.polish_change_px)
-        cur = polish(cur, pair.sharp_cur, pair.sharp_prev, *settings)
-        prev = polish(prev, pair.sharp_prev, pair.sharp_cur, *settings)
-    return cur, prev
+def _best(problem: MotionProblem, hypotheses: list[Float64]) -> tuple[Float64, float]:
+    """Return the hypothesis that explains the points best, and what fraction agrees with it."""
+    squared = [problem.squared(T_prev_cur) for T_prev_cur in hypotheses]
+    # What disagrees counts as far off, however far: it may move by itself.
+    best = int(np.argmin([np.minimum(s, CHI2).mean() for s in squared]))
+    return hypotheses[best], float((squared[best] < CHI2).mean())
 
 
 def _pnp_ransac(points: Points, intrinsics: Intrinsics, config: EgomotionConfig) -> Float64 | None:
     """Motion from the current frame's points alone, or None when RANSAC finds none."""
-    if config.ransac_iterations <= 0 or len(points.xyz) < 8:
+    if config.ransac_iterations <= 0 or len(points.depth) < 8:
         return None
+    K = intrinsics.matrix()
+    rays = np.column_stack([points.pixel, np.ones(len(points.depth))]) @ np.linalg.inv(K).T
     try:
         # OpenCV seeds its generator anew in every call: same input, same answer.
         found, rotation, translation, _ = cv2.solvePnPRansac(
-            points.xyz,
+            rays * points.depth[:, None],
             points.target,
-            intrinsics.matrix(),
+            K,
             np.zeros(0),
             iterationsCount=config.ransac_iterations,
             reprojectionError=config.ransac_error_px,

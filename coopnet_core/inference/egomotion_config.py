@@ -13,7 +13,8 @@ class EgomotionConfig:
     Attributes:
         method: ``geometry`` refines the pose network's answer with flow and depth; ``network``
             takes that answer as it is, where flow and depth do not contradict it.
-        grid_step_px: Distance of the points that are used; 8 gives 832 at 416x128.
+        grid_step_px: Distance of the points that are used, of either frame, on one grid: 8 gives
+            832 at 416x128.
         consistency_px: How far a point may be off after following flow there and back.
         consistency_relative: The same per pixel of flow.
         min_gradient: Image gradient, gray levels per pixel, from which on a point has texture.
@@ -59,10 +60,10 @@ class EgomotionConfig:
     consistency_relative: float = 0.1
     min_gradient: float = 3.0
     min_textured_fraction: float = 0.05
-    min_points: int = 40
+    min_points: int = 20
     min_consistent_fraction: float = 0.15
     polish: bool = True
-    polish_window_px: int = 11
+    polish_window_px: int = 9
     polish_change_px: float = 1.5
     flow_sigma_px: float = 0.3
     flow_sigma_relative: float = 0.03
@@ -80,5 +81,5 @@ class EgomotionConfig:
     refine_iterations: int = 8
     still_px: float = 0.1
     still_fraction: float = 0.8
-    correlation: float = 20.0
+    correlation: float = 10.0
     step_scale_sigma: float = 0.1

@@ -8,17 +8,26 @@ the CoopNet loss compares in training: it silences flow that is simply wrong, as
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from coopnet_core.inference.projection import Float32, Mask, RigidFlow, vector_length
+from coopnet_core.inference.frame_pair import FramePair
+from coopnet_core.inference.projection import (
+    Float32,
+    Float64,
+    Mask,
+    RigidFlow,
+    is_consistent,
+    rigid_flow,
+    sample,
+)
 
-Gray = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.intp]
 
-_REMAP_COLUMNS = 64
+_STRIDE = 2
+"""Flow and depth are smooth: every second pixel of every second row speaks for its neighbours."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,8 @@ class MotionMaskConfig:
         nearer_sigma: Standard deviation of inverse depth relative to itself, where flow says that
             a point is nearer than depth does.
         farther_sigma: The same where flow says that it is farther away.
+        consistency_px: How far a pixel may be off after following flow there and back.
+        consistency_relative: The same per pixel of flow.
         open_px: Specks narrower than this are removed; 0 or 1 leaves them.
         close_px: Gaps narrower than this are filled; 0 or 1 leaves them.
         min_area_px: Smaller regions are removed.
@@ -57,6 +68,8 @@ class MotionMaskConfig:
     sigma_relative: float = 0.08
     nearer_sigma: float = 0.6
     farther_sigma: float = 0.25
+    consistency_px: float = 0.75
+    consistency_relative: float = 0.1
     open_px: int = 3
     close_px: int = 5
     min_area_px: int = 24
@@ -64,59 +77,79 @@ class MotionMaskConfig:
     min_error_gain: float = 2.0
 
 
-def motion_mask(
-    gray_cur: Gray,
-    gray_other: Gray,
-    flow: Float32,
-    rigid: RigidFlow,
-    is_consistent: Mask,
-    config: MotionMaskConfig,
-) -> Mask:
+def motion_mask(pair: FramePair, T_prev_cur: Float64, config: MotionMaskConfig) -> Mask:
     """Mark the pixels of the current image that move by themselves.
 
     Args:
-        gray_cur: (H, W) uint8, current image.
-        gray_other: (H, W) uint8, the image that flow leads to.
-        flow: (H, W, 2) float32, observed flow into the other image, pixels.
-        rigid: Flow into the same image that depth and camera motion explain.
-        is_consistent: (H, W) bool, flow there and back agrees: not occluded and inside the image.
+        pair: The current frame and the previous one.
+        T_prev_cur: (4, 4), pose of the current camera in the previous one.
         config: Thresholds.
 
     Returns:
         (H, W) bool. Occluded pixels, those that leave the image, and those without depth are False.
     """
-    mask = motion_score(flow, rigid, config) > config.num_sigmas**2
-    mask &= is_consistent & rigid.is_visible
+    mask = _disagrees(pair, T_prev_cur, config)
     mask = _morphology(mask, cv2.MORPH_OPEN, config.open_px)
     mask = _morphology(mask, cv2.MORPH_CLOSE, config.close_px)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    keep = stats[:, cv2.CC_STAT_AREA] >= config.min_area_px
-    keep[0] = False  # the background
-    if keep.any() and config.min_error_ratio > 0:
-        error_flow = _mean_error(gray_cur, gray_other, flow, labels, count)
-        error_rigid = _mean_error(gray_cur, gray_other, rigid.flow, labels, count)
-        keep &= error_rigid >= config.min_error_ratio * error_flow
-        keep &= error_rigid >= config.min_error_gain + error_flow
-    cleaned: Mask = keep[labels]
-    return cleaned
+    v, u = np.nonzero(mask)
+    count, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
+    region = np.asarray(labels)[v, u]
+    area = np.bincount(region, minlength=count)
+    keep = area >= config.min_area_px
+    if keep[region].any() and config.min_error_ratio > 0:
+        flow = pair.flow_cur_prev[v, u]
+        rigid = rigid_flow(u, v, pair.depth_cur[v, u], T_prev_cur, pair.intrinsics)
+        error_flow = _photometric_error(pair, u, v, flow[:, 0], flow[:, 1])
+        error_rigid = _photometric_error(pair, u, v, rigid.u - u, rigid.v - v)
+        mean_flow, mean_rigid = (
+            np.bincount(region, error, count) / np.maximum(area, 1)
+            for error in (error_flow, error_rigid)
+        )
+        keep &= mean_rigid >= config.min_error_ratio * mean_flow
+        keep &= mean_rigid >= config.min_error_gain + mean_flow
+    mask[v, u] = keep[region]
+    return mask
 
 
-def motion_score(flow: Float32, rigid: RigidFlow, config: MotionMaskConfig) -> Float32:
-    """Return the squared disagreement of each pixel in standard deviations, (H, W) float32."""
-    error = flow - rigid.flow
-    error_x, error_y = error[..., 0], error[..., 1]
-    parallax_x, parallax_y = rigid.per_log_depth[..., 0], rigid.per_log_depth[..., 1]
-    relative = np.float32(config.sigma_relative)
-    variance = np.square(np.float32(config.sigma_px) + relative * vector_length(flow))
-    # Inverse of (variance I + sigma^2 parallax parallax^T) by Sherman and Morrison.
-    projected = error_x * parallax_x + error_y * parallax_y
-    squared_parallax = parallax_x * parallax_x + parallax_y * parallax_y
-    squared_error = error_x * error_x + error_y * error_y
+def _disagrees(pair: FramePair, T_prev_cur: Float64, config: MotionMaskConfig) -> Mask:
+    """Tell where visible flow is not what depth and the camera's motion predict, (H, W)."""
+    height, width = pair.depth_cur.shape
+    u, v = np.arange(0, width, _STRIDE)[None, :], np.arange(0, height, _STRIDE)[:, None]
+    places = (slice(None, None, _STRIDE), slice(None, None, _STRIDE))
+    flow, depth = pair.flow_cur_prev[places], pair.depth_cur[places]
+    rigid = rigid_flow(u, v, depth, T_prev_cur, pair.intrinsics)
+    disagrees = _score(u, v, flow, rigid, config) > config.num_sigmas**2
+    disagrees &= rigid.is_visible
+    i, j = np.nonzero(disagrees)
+    disagrees[i, j] = is_consistent(
+        u[0, j],
+        v[i, 0],
+        flow[i, j],
+        pair.flow_prev_cur,
+        config.consistency_px,
+        config.consistency_relative,
+    )
+    return disagrees.repeat(_STRIDE, axis=0).repeat(_STRIDE, axis=1)[:height, :width]
+
+
+def _score(
+    u: Indices, v: Indices, flow: Float32, rigid: RigidFlow, config: MotionMaskConfig
+) -> Float32:
+    """Return the squared disagreement of each pixel in standard deviations."""
+    flow_u, flow_v = np.ascontiguousarray(flow[..., 0]), np.ascontiguousarray(flow[..., 1])
+    error_u, error_v = flow_u + (u - rigid.u), flow_v + (v - rigid.v)
+    line_u, line_v = rigid.by_log_depth_u, rigid.by_log_depth_v
+    length = np.sqrt(flow_u * flow_u + flow_v * flow_v)
+    variance = np.square(np.float32(config.sigma_px) + np.float32(config.sigma_relative) * length)
+    # Inverse of (variance I + sigma^2 line line^T) by Sherman and Morrison.
+    projected = error_u * line_u + error_v * line_v
+    squared_parallax = line_u * line_u + line_v * line_v
+    squared_error = error_u * error_u + error_v * error_v
     nearer, farther = (
-        np.float32(sigma**2 + 1e-12) for sigma in (config.nearer_sigma, config.farther_sigma)
+        np.float32(1 / (sigma**2 + 1e-12)) for sigma in (config.nearer_sigma, config.farther_sigma)
     )
     # Parallax points to where the point would be seen if it were farther away.
-    denominator = variance / np.where(projected < 0, nearer, farther) + squared_parallax
+    denominator = variance * np.where(projected < 0, nearer, farther) + squared_parallax
     score: Float32 = (squared_error - projected * projected / denominator) / variance
     return score
 
@@ -125,25 +158,15 @@ def _morphology(mask: Mask, operation: int, diameter: int) -> Mask:
     if diameter <= 1:
         return mask
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (diameter, diameter))
-    return np.asarray(cv2.morphologyEx(mask.view(np.uint8), operation, disk), np.bool_)
+    return np.asarray(cv2.morphologyEx(mask.view(np.uint8), operation, disk)).view(np.bool_)
 
 
-def _mean_error(
-    gray_cur: Gray, gray_other: Gray, flow: Float32, labels: npt.NDArray[Any], count: int
-) -> npt.NDArray[np.float64]:
-    """Return the mean absolute difference of each region to where flow leads, (count,).
-
-    0 for region 0, the background.
-    """
-    rows, columns = np.nonzero(labels)
-    vectors = np.nan_to_num(flow[rows, columns])
-    # In lines of a fixed length: remap takes any shape, but no more than 32767 rows.
-    shape = (-(-len(rows) // _REMAP_COLUMNS), _REMAP_COLUMNS)
-    u, v = np.zeros((2, *shape), np.float32)
-    u.ravel()[: len(rows)] = columns + vectors[:, 0]
-    v.ravel()[: len(rows)] = rows + vectors[:, 1]
-    warped = cv2.remap(gray_other, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    error = cv2.absdiff(warped.ravel()[: len(rows)], gray_cur[rows, columns]).ravel()
-    found = labels[rows, columns]
-    sums = np.bincount(found, error.astype(np.float64), count)
-    return sums / np.maximum(np.bincount(found, minlength=count), 1)
+def _photometric_error(
+    pair: FramePair, u: Indices, v: Indices, flow_u: Float32, flow_v: Float32
+) -> Float32:
+    """Return how far pixels are from what they look like where flow leads, gray levels, (N,)."""
+    # Pixels without depth get into a region where gaps are filled: they stay in place.
+    to_u, to_v = u + np.nan_to_num(flow_u), v + np.nan_to_num(flow_v)
+    found = sample(pair.gray_prev, to_u, to_v).astype(np.float32)
+    error: Float32 = np.abs(found - pair.gray_cur[v, u])
+    return error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -18,8 +19,8 @@ Float64 = npt.NDArray[np.float64]
 CHI2 = 9.0
 """Squared residual, in standard deviations, up to which a point agrees (2 d.o.f.: 99 %)."""
 
-_FAR_OFF = 1e6
-"""Residual of a point behind the camera."""
+_FAR_OFF = 1e12
+"""Squared residual of a point behind the camera."""
 
 _LENGTH_ITERATIONS = 4
 
@@ -27,25 +28,41 @@ _MIN_STEP = 1e-2
 """Gauss-Newton stops when an iteration moves every point by less, in standard deviations."""
 
 
-class _Residuals(NamedTuple):
-    """Where a motion puts the points, and how far that is from where flow says, N points.
+class _Placed(NamedTuple):
+    """Where a motion puts the points, N of them, pixels of the other frame.
 
-    ``along`` and ``across`` the epipolar line are in standard deviations, (N,) each; their
-    gradients are by the moved point, (3, N) each. ``turned`` are the points in the other frame's
-    axes, ``moved`` in its camera, (3, N) each.
+    Attributes:
+        place: (2, N), where they are seen.
+        error: (2, N), how far that is from where flow says.
+        parallax: (2, N), derivative of ``place`` by the logarithm of depth, which points along the
+            epipolar line.
+        inverse_z: (N,), of their depth in the other frame.
+        is_behind: (N,) bool, they are not seen at all.
     """
 
-    along: Float64
-    across: Float64
-    along_by_point: Float64
-    across_by_point: Float64
-    turned: Float64
-    moved: Float64
+    place: Float64
+    error: Float64
+    parallax: Float64
+    inverse_z: Float64
+    is_behind: Mask
 
-    @property
-    def squared(self) -> Float64:
-        """Squared distance, (N,); huge behind the camera."""
-        return self.along * self.along + self.across * self.across
+
+class _Residuals(NamedTuple):
+    """Errors weighed by the inverse of ``variance I + depth_sigma^2 parallax parallax^T``, (N,).
+
+    By Sherman and Morrison it is ``(I - parallax parallax^T / total) / variance``.
+
+    Attributes:
+        squared: Squared distance in standard deviations; huge behind the camera.
+        projected: ``parallax . error``.
+        squared_parallax: ``parallax . parallax``.
+        total: See above.
+    """
+
+    squared: Float64
+    projected: Float64
+    squared_parallax: Float64
+    total: Float64
 
 
 class MotionProblem:
@@ -61,35 +78,44 @@ class MotionProblem:
     def __init__(
         self, cur: Points, prev: Points, intrinsics: Intrinsics, config: EgomotionConfig
     ) -> None:
-        self._split = len(cur.xyz)
-        self._xyz = np.concatenate([cur.xyz, prev.xyz]).T.copy()
-        self._target = np.concatenate([cur.target, prev.target]).T.copy()
         self._intrinsics = intrinsics
         self._config = config
+        self._K = intrinsics.matrix()
+        num_cur = len(cur.depth)
+        self._halves = (slice(0, num_cur), slice(num_cur, None))
+        flow = np.concatenate([cur.flow, prev.flow]).T.copy()
+        pixel = np.concatenate([cur.pixel, prev.pixel]).T
+        depth = np.concatenate([cur.depth, prev.depth])
+        self._flow = flow
+        self._target = pixel + flow
+        # Points are divided by their depth: rotation turns the ray, translation counts by the
+        # inverse of depth.
+        self._rays = np.ones((3, len(depth)))
+        self._rays[0] = (pixel[0] - intrinsics.cx) / intrinsics.fx
+        self._rays[1] = (pixel[1] - intrinsics.cy) / intrinsics.fy
+        self._inverse_depth = 1 / depth
+        self._nearest = MIN_DEPTH * self._inverse_depth
+        lengths = np.sqrt(flow[0] * flow[0] + flow[1] * flow[1])
         is_polished = np.concatenate([cur.is_polished, prev.is_polished])
-        lengths: Float64 = np.linalg.norm(np.concatenate([cur.flow, prev.flow]), axis=1)
-        self._loose_sigma = config.flow_sigma_px + config.flow_sigma_relative * lengths
-        self._tight_sigma = np.where(
-            is_polished,
-            config.polished_sigma_px + config.polished_sigma_relative * lengths,
-            self._loose_sigma,
-        )
-        self.median_depth = float(np.median(self._xyz[2]))
+        loose = config.flow_sigma_px + config.flow_sigma_relative * lengths
+        tight = config.polished_sigma_px + config.polished_sigma_relative * lengths
+        self._loose_variance = loose * loose
+        self._tight_variance = np.where(is_polished, tight * tight, self._loose_variance)
+        self.median_depth = float(np.median(depth))
+
+    def squared(self, T_prev_cur: Float64) -> Float64:
+        """Return squared residuals for judging a motion, (N,); huge behind the camera."""
+        placed = self._place(T_prev_cur)
+        return _residuals(placed, self._loose_variance, self._config.depth_sigma).squared
 
     def agrees(self, T_prev_cur: Float64) -> Mask:
         """Tell which points agree with a motion, (N,) bool."""
-        return self._loose_squared(T_prev_cur) < CHI2
-
-    def cost(self, T_prev_cur: Float64) -> float:
-        """Return the mean of the squared residuals, each cut off where a point disagrees."""
-        return float(np.minimum(self._loose_squared(T_prev_cur), CHI2).mean())
+        return self.squared(T_prev_cur) < CHI2
 
     def displacements(self, T_prev_cur: Float64) -> Float64:
         """Return how far a motion moves each point in the image, (N,), pixels."""
-        focal = np.array([[self._intrinsics.fx], [self._intrinsics.fy]])
-        _, moved = self._moved(T_prev_cur)
-        before, after = (p[:2] / np.maximum(p[2], MIN_DEPTH) for p in (self._xyz, moved))
-        lengths: Float64 = np.linalg.norm((after - before) * focal, axis=0)
+        moved = self._place(T_prev_cur).error + self._flow
+        lengths: Float64 = np.sqrt(moved[0] * moved[0] + moved[1] * moved[1])
         return lengths
 
     def refine(self, T_prev_cur: Float64) -> Float64:
@@ -102,11 +128,14 @@ class MotionProblem:
             Rotation and direction from what depth cannot bend, the length of the step from depth.
         """
         config = self._config
-        for widening, iterations in ((16.0, 2), (4.0, 2), (1.0, config.refine_iterations)):
+        for widening, iterations in ((16.0, 1), (4.0, 1), (1.0, config.refine_iterations)):
             for _ in range(iterations):
-                residuals = self._residuals(T_prev_cur, self._tight_sigma, config.depth_bend_sigma)
+                placed = self._place(T_prev_cur)
+                residuals = _residuals(placed, self._tight_variance, config.depth_bend_sigma)
                 weights = _robust_weights(residuals, widening)
-                normal, gradient = self._normal_equations(T_prev_cur, residuals, weights)
+                normal, gradient = self._normal_equations(
+                    T_prev_cur, placed, self._jacobian(placed), residuals, weights
+                )
                 # The tiny ridge keeps the system solvable when the points say nothing.
                 ridge = 1e-12 * (1 + np.trace(normal)) * np.eye(6)
                 step: Float64 = -np.linalg.solve(normal + ridge, gradient)
@@ -118,20 +147,22 @@ class MotionProblem:
     def _with_length_of_depth(self, T_prev_cur: Float64) -> Float64:
         """Find the length that most points agree on, with rotation and direction fixed."""
         config = self._config
-        T_prev_cur = T_prev_cur.copy()
+        turned, shift = self._moved(T_prev_cur)
+        length = 1.0
         for sigma in (config.depth_sigma, config.depth_length_sigma):
             for _ in range(_LENGTH_ITERATIONS):
-                residuals = self._residuals(T_prev_cur, self._tight_sigma, sigma)
-                weights = _robust_weights(residuals, 1.0)
-                # A longer step moves each point by its own translation.
-                steps = residuals.moved - residuals.turned
-                by_growth = (residuals.along_by_point * steps).sum(axis=0)
-                curvature = float(weights @ (by_growth * by_growth))
-                growth = -float(weights @ (by_growth * residuals.along)) / (curvature + 1e-12)
-                T_prev_cur[:3, 3] *= 1 + float(np.clip(growth, -0.5, 1.0))
+                placed = self._project(turned, length * shift)
+                residuals = _residuals(placed, self._tight_variance, sigma)
+                # A longer step shifts a point as a smaller depth does: by minus its parallax.
+                weights = _robust_weights(residuals, 1.0) / residuals.total
+                curvature = float(weights @ residuals.squared_parallax)
+                growth = float(weights @ residuals.projected) / (curvature + 1e-12)
+                length *= 1 + min(max(growth, -0.5), 1.0)
                 if abs(growth) < 1e-3:
                     break
-        return T_prev_cur
+        result = T_prev_cur.copy()
+        result[:3, 3] *= length
+        return result
 
     def covariance(self, T_prev_cur: Float64, inliers: Mask) -> Float64:
         """Return the covariance of a motion.
@@ -144,8 +175,21 @@ class MotionProblem:
             (6, 6): x, y, z, rotation about x, y, z, seen from the current camera.
         """
         config = self._config
-        bent = self._covariance(T_prev_cur, inliers, config.depth_sigma)
-        free = self._covariance(T_prev_cur, inliers, config.depth_bend_sigma)
+        placed = self._place(T_prev_cur)
+        jacobian = self._jacobian(placed)
+        weights = inliers.astype(np.float64)
+
+        def at(depth_sigma: float) -> Float64:
+            residuals = _residuals(placed, self._tight_variance, depth_sigma)
+            normal, _ = self._normal_equations(T_prev_cur, placed, jacobian, residuals, weights)
+            squared = np.minimum(residuals.squared, CHI2)
+            variance = max(1.0, float(squared @ weights) / (2 * max(float(weights.sum()), 1.0)))
+            # Both flow directions see the same scene, hence the factor 2.
+            factor = 2 * config.correlation * variance
+            # The pseudo-inverse, where the points say nothing about some direction.
+            return np.asarray(cv2.invert(normal, flags=cv2.DECOMP_SVD)[1], np.float64) * factor
+
+        bent, free = at(config.depth_sigma), at(config.depth_bend_sigma)
         step = T_prev_cur[:3, :3].T @ T_prev_cur[:3, 3]
         length = float(np.linalg.norm(step))
         if length > 0:
@@ -159,92 +203,89 @@ class MotionProblem:
         symmetric: Float64 = (free + free.T) / 2
         return symmetric
 
-    def _covariance(self, T_prev_cur: Float64, inliers: Mask, depth_sigma: float) -> Float64:
-        residuals = self._residuals(T_prev_cur, self._tight_sigma, depth_sigma)
-        weights = inliers.astype(np.float64)
-        normal, _ = self._normal_equations(T_prev_cur, residuals, weights)
-        squared = np.minimum(residuals.squared, CHI2)
-        variance = max(1.0, float(squared @ weights) / (2 * max(float(weights.sum()), 1.0)))
-        # Both flow directions see the same points, hence the factor 2.
-        factor = 2 * self._config.correlation * variance
-        inverse: Float64 = np.asarray(np.linalg.pinv(normal, hermitian=True), np.float64)
-        return inverse * factor
-
-    def _loose_squared(self, T_prev_cur: Float64) -> Float64:
-        """Return squared residuals for judging a motion, (N,); huge behind the camera."""
-        return self._residuals(T_prev_cur, self._loose_sigma, self._config.depth_sigma).squared
-
-    def _residuals(
-        self, T_prev_cur: Float64, flow_sigma: Float64, depth_sigma: float
-    ) -> _Residuals:
-        camera = self._intrinsics
-        turned, moved = self._moved(T_prev_cur)
-        is_behind = moved[2] < MIN_DEPTH
-        inverse_z = 1 / np.where(is_behind, MIN_DEPTH, moved[2])
-        x, y = moved[0] * inverse_z, moved[1] * inverse_z
-        error_u = camera.fx * x + camera.cx - self._target[0]
-        error_v = camera.fy * y + camera.cy - self._target[1]
-        # How the projection moves when the point's depth grows: the epipolar direction.
-        line_u = camera.fx * (turned[0] - x * turned[2]) * inverse_z
-        line_v = camera.fy * (turned[1] - y * turned[2]) * inverse_z
-        parallax = np.sqrt(line_u * line_u + line_v * line_v)
-        has_line = parallax > 1e-9
-        inverse_parallax = 1 / np.where(has_line, parallax, 1.0)
-        line_u = np.where(has_line, line_u * inverse_parallax, 1.0)
-        line_v = np.where(has_line, line_v * inverse_parallax, 0.0)
-        weight_along = 1 / np.sqrt(flow_sigma * flow_sigma + (depth_sigma * parallax) ** 2)
-        along = (line_u * error_u + line_v * error_v) * weight_along
-        along[is_behind] = _FAR_OFF
-        across = (line_u * error_v - line_v * error_u) / flow_sigma
-
-        # Gradient by the moved point: rows of the projection's Jacobian
-        # (fx, 0, -fx x; 0, fy, -fy y) / z, combined as above.
-        def by_point(towards_u: Float64, towards_v: Float64, weight: Float64) -> Float64:
-            by_x = towards_u * (weight * inverse_z * camera.fx)
-            by_y = towards_v * (weight * inverse_z * camera.fy)
-            return np.stack([by_x, by_y, -x * by_x - y * by_y])
-
-        return _Residuals(
-            along=along,
-            across=across,
-            along_by_point=by_point(line_u, line_v, weight_along),
-            across_by_point=by_point(-line_v, line_u, 1 / flow_sigma),
-            turned=turned,
-            moved=moved,
-        )
-
-    def _normal_equations(
-        self, T_prev_cur: Float64, residuals: _Residuals, weights: Float64
-    ) -> tuple[Float64, Float64]:
-        """Return ``J^T W J`` (6, 6) and ``J^T W r`` (6,) by ``T_prev_cur @ exp(twist)``."""
-        split = self._split
-        jacobian = np.empty((6, 2, len(weights)))
-        by_point = jacobian[:3]
-        # The twist turns and shifts a point of the current frame before it is moved, and one of the
-        # previous frame, the other way, after it.
-        back = T_prev_cur[:3, :3].T
-        for row, gradient in enumerate((residuals.along_by_point, residuals.across_by_point)):
-            by_point[:, row, :split] = back @ gradient[:, :split]
-            by_point[:, row, split:] = -gradient[:, split:]
-        lever = np.concatenate([self._xyz[:, :split], residuals.moved[:, split:]], axis=1)
-        # d(point)/d(rotation) = -[point]x, and g . (-[p]x) = p x g.
-        for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
-            jacobian[3 + i] = lever[j] * by_point[k] - lever[k] * by_point[j]
-        flat = jacobian.reshape(6, -1)
-        weighted = (jacobian * weights).reshape(6, -1)
-        normal: Float64 = weighted @ flat.T
-        right: Float64 = weighted @ np.concatenate([residuals.along, residuals.across])
-        return normal, right
+    def _place(self, T_prev_cur: Float64) -> _Placed:
+        """Move the points into the other frame's image."""
+        return self._project(*self._moved(T_prev_cur))
 
     def _moved(self, T_prev_cur: Float64) -> tuple[Float64, Float64]:
-        """Return the points in the other frame's axes, and in its camera, (3, N) each."""
-        turned = np.empty_like(self._xyz)
-        moved = np.empty_like(self._xyz)
-        halves = (slice(0, self._split), slice(self._split, None))
-        for half, T_b_a in zip(halves, (T_prev_cur, rigid.invert(T_prev_cur)), strict=True):
-            turned[:, half] = T_b_a[:3, :3] @ self._xyz[:, half]
-            moved[:, half] = turned[:, half] + T_b_a[:3, 3:]
-        return turned, moved
+        """Return how rotation and translation move points, homogeneous pixels, (3, N) each."""
+        turned = np.empty((3, len(self._nearest)))
+        shift = np.empty_like(turned)
+        for half, T_b_a in zip(self._halves, (T_prev_cur, rigid.invert(T_prev_cur)), strict=True):
+            projection = self._K @ T_b_a[:3]
+            np.matmul(projection[:, :3], self._rays[:, half], out=turned[:, half])
+            np.multiply(projection[:, 3:], self._inverse_depth[half], out=shift[:, half])
+        return turned, shift
+
+    def _project(self, turned: Float64, shift: Float64) -> _Placed:
+        seen = turned + shift
+        is_behind = seen[2] < self._nearest
+        inverse = 1 / np.maximum(seen[2], self._nearest)
+        place = seen[:2] * inverse
+        parallax = (place * shift[2] - shift[:2]) * inverse
+        return _Placed(
+            place, place - self._target, parallax, inverse * self._inverse_depth, is_behind
+        )
+
+    def _jacobian(self, placed: _Placed) -> Float64:
+        """Return the derivative of places by a twist of the other frame, (2, 7, N).
+
+        The seventh column holds the errors, for ``J^T W r``.
+        """
+        camera = self._intrinsics
+        x = (placed.place[0] - camera.cx) * (1 / camera.fx)
+        y = (placed.place[1] - camera.cy) * (1 / camera.fy)
+        jacobian = np.zeros((2, 7, len(x)))
+        by_u, by_v = jacobian
+        np.multiply(placed.inverse_z, camera.fx, out=by_u[0])
+        np.multiply(placed.inverse_z, camera.fy, out=by_v[1])
+        np.multiply(by_u[0], -x, out=by_u[2])
+        np.multiply(by_v[1], -y, out=by_v[2])
+        xy = x * y
+        np.multiply(xy, -camera.fx, out=by_u[3])
+        np.multiply(xy, camera.fy, out=by_v[4])
+        by_u[4] = camera.fx + camera.fx * x * x
+        by_v[3] = -camera.fy - camera.fy * y * y
+        np.multiply(y, -camera.fx, out=by_u[5])
+        np.multiply(x, camera.fy, out=by_v[5])
+        jacobian[:, 6] = placed.error
+        return jacobian
+
+    def _normal_equations(
+        self,
+        T_prev_cur: Float64,
+        placed: _Placed,
+        jacobian: Float64,
+        residuals: _Residuals,
+        weights: Float64,
+    ) -> tuple[Float64, Float64]:
+        """Return ``J^T W J`` (6, 6) and ``J^T W r`` (6,) by ``T_prev_cur @ exp(twist)``."""
+        by_u, by_v = jacobian
+        line_u, line_v = placed.parallax
+        weights = weights / self._tight_variance
+        share = weights / residuals.total
+        mixed = -share * line_u * line_v
+        weighted_u = by_u * (weights - share * line_u * line_u) + by_v * mixed
+        weighted_v = by_v * (weights - share * line_v * line_v) + by_u * mixed
+        # A twist of the current frame is one of the previous frame, seen from there; the points
+        # of the previous frame go the other way.
+        normal, gradient = np.zeros((6, 6)), np.zeros(6)
+        for half, change in zip(self._halves, (rigid.adjoint(T_prev_cur), -np.eye(6)), strict=True):
+            product = weighted_u[:6, half] @ by_u[:, half].T
+            product += weighted_v[:6, half] @ by_v[:, half].T
+            normal += change.T @ product[:, :6] @ change
+            gradient += change.T @ product[:, 6]
+        return normal, gradient
+
+
+def _residuals(placed: _Placed, variance: Float64, depth_sigma: float) -> _Residuals:
+    (error_u, error_v), (line_u, line_v) = placed.error, placed.parallax
+    projected = error_u * line_u + error_v * line_v
+    squared_parallax = line_u * line_u + line_v * line_v
+    total = squared_parallax + variance * (1 / depth_sigma**2)
+    squared = (error_u * error_u + error_v * error_v - projected * projected / total) / variance
+    squared[placed.is_behind] = _FAR_OFF
+    return _Residuals(squared, projected, squared_parallax, total)
 
 
 def _robust_weights(residuals: _Residuals, widening: float) -> Float64:

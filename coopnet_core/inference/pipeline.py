@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -16,17 +17,12 @@ from coopnet_core.geometry.canonical import depth_from_canonical
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.inference import rigid
 from coopnet_core.inference.bundle import Bundle
-from coopnet_core.inference.correspondences import sharp_image
-from coopnet_core.inference.egomotion import (
-    LOST_VARIANCE,
-    Egomotion,
-    FramePair,
-    estimate_egomotion,
-)
+from coopnet_core.inference.egomotion import LOST_VARIANCE, Egomotion, estimate_egomotion
 from coopnet_core.inference.egomotion_config import EgomotionConfig
+from coopnet_core.inference.frame_pair import FramePair
 from coopnet_core.inference.motion_mask import MotionMaskConfig, motion_mask
-from coopnet_core.inference.preprocess import ImageArray, prepare_image, to_gray
-from coopnet_core.inference.projection import Float32, Mask, is_consistent, rigid_flow
+from coopnet_core.inference.preprocess import ImageArray, prepare_image
+from coopnet_core.inference.projection import Float32, Mask
 from coopnet_core.inference.runtime import Features, FloatArray, Runtime
 
 Float64 = npt.NDArray[np.float64]
@@ -192,10 +188,9 @@ class FramePipeline:
         timings = _Timings()
         bundle = self._bundle
         with timings.stage("preprocess"):
-            network_input, gray = prepare_image(
+            network_input, gray, sharp = prepare_image(
                 image_rgb, bundle.width, bundle.height, bundle.color
             )
-            sharp = sharp_image(to_gray(image_rgb), bundle.width, bundle.height)
         camera = intrinsics.resized(bundle.width, bundle.height)
         self._reset_if_needed(stamp_ns, intrinsics)
         with timings.stage("depth"):
@@ -210,43 +205,26 @@ class FramePipeline:
                 guess = self._runtime.pose(network_input, prev.network_input)[0]
             with timings.stage("flow"):
                 flow_cur_prev, flow_prev_cur = (
-                    np.ascontiguousarray(f[0].transpose(1, 2, 0))
+                    np.asarray(cv2.merge((f[0, 0], f[0, 1])), np.float32)
                     for f in self._runtime.flow(features, prev.features)
                 )
+            pair = FramePair(
+                depth,
+                prev.depth,
+                flow_cur_prev,
+                flow_prev_cur,
+                gray,
+                prev.gray,
+                camera,
+                sharp,
+                prev.sharp,
+            )
             with timings.stage("egomotion"):
-                settings = self._config.egomotion
-                consistent = is_consistent(
-                    flow_cur_prev,
-                    flow_prev_cur,
-                    settings.consistency_px,
-                    settings.consistency_relative,
-                )
                 guesses = [guess] if prev.T_before_this is None else [guess, prev.T_before_this]
-                egomotion = estimate_egomotion(
-                    FramePair(
-                        depth,
-                        prev.depth,
-                        flow_cur_prev,
-                        flow_prev_cur,
-                        gray,
-                        camera,
-                        sharp,
-                        prev.sharp,
-                    ),
-                    guesses,
-                    settings,
-                    is_consistent_cur=consistent,
-                )
+                egomotion = estimate_egomotion(pair, guesses, self._config.egomotion)
             if "motion_mask" in wanted and egomotion.T_prev_cur is not None:
                 with timings.stage("motion_mask"):
-                    mask = motion_mask(
-                        gray,
-                        prev.gray,
-                        flow_cur_prev,
-                        rigid_flow(depth, egomotion.T_prev_cur, camera),
-                        consistent,
-                        self._config.motion_mask,
-                    )
+                    mask = motion_mask(pair, egomotion.T_prev_cur, self._config.motion_mask)
             if "flow" in wanted:
                 flow = -flow_cur_prev
 

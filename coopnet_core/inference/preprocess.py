@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,9 +18,29 @@ Pair = tuple[FloatArray, FloatArray]
 """Current and previous image, (1, 3, H, W) each."""
 
 
+_SHARP_FACTOR = 2
+"""Points are polished on images of at most this many times the networks' size: more pixels cost
+more time and no longer improve the motion."""
+
+
+class PreparedImage(NamedTuple):
+    """A camera image as the networks and as geometry take it.
+
+    Attributes:
+        network_input: (1, 3, height, width) float32 in [0, 1].
+        gray: (height, width) uint8, the image at the networks' size in shades of gray.
+        sharp: (h, w) uint8, in shades of gray, the camera's own size or at most twice the
+            networks': points are matched on it.
+    """
+
+    network_input: FloatArray
+    gray: ImageArray
+    sharp: ImageArray
+
+
 def prepare_image(
     image: ImageArray, width: int, height: int, color: Literal["gray", "rgb"]
-) -> tuple[FloatArray, ImageArray]:
+) -> PreparedImage:
     """Resize an image and give it the colour that the networks know.
 
     Args:
@@ -30,8 +50,7 @@ def prepare_image(
         color: ``gray`` turns RGB into luminance (BT.601); a mono image is repeated either way.
 
     Returns:
-        The network input, (1, 3, height, width) float32 in [0, 1], and the resized image in
-        shades of gray, (height, width) uint8.
+        The image at the sizes that are needed; none of them shares memory with ``image``.
 
     Raises:
         InputError: The image is not uint8 or has another number of axes or channels.
@@ -44,28 +63,38 @@ def prepare_image(
         )
     if image.size == 0:
         raise InputError(f"the image is empty, shape {image.shape}")
-    if not is_mono and color == "gray":
-        image = to_gray(image)
-        is_mono = True
-    if image.shape[:2] != (height, width):
-        # The same filter as in training: averaging when shrinking, linear when growing.
-        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        image = np.asarray(resized, np.uint8)
-    gray = image if is_mono else to_gray(image)
+    luminance = to_gray(image)
+    sharp_size = (
+        min(image.shape[1], _SHARP_FACTOR * width),
+        min(image.shape[0], _SHARP_FACTOR * height),
+    )
+    sharp = _resize(luminance, sharp_size)
     network_input = np.empty((1, 3, height, width), np.float32)
-    if is_mono:
-        network_input[0] = image
+    if is_mono or color == "gray":
+        # Averages of averages over whole squares are the averages of the image.
+        is_whole = sharp.shape == (_SHARP_FACTOR * height, _SHARP_FACTOR * width)
+        gray = _resize(sharp if is_whole else luminance, (width, height))
+        network_input[0] = gray
     else:
-        network_input[0] = image.transpose(2, 0, 1)
+        resized = _resize(image, (width, height))
+        gray = to_gray(resized)
+        network_input[0] = resized.transpose(2, 0, 1)
     network_input *= np.float32(1 / 255)
-    return network_input, gray
+    return PreparedImage(network_input, gray, sharp)
+
+
+def _resize(image: ImageArray, size: tuple[int, int]) -> ImageArray:
+    """Resize to (width, height), with the filter of training: averages when shrinking."""
+    if image.shape[1::-1] == size:
+        return image
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def prepare_pairs(info: InputInfo, frames: Sequence[tuple[ImageArray, ImageArray]]) -> list[Pair]:
     """Turn (current, previous) uint8 images into what a bundle's networks take."""
 
     def prepare(image: ImageArray) -> FloatArray:
-        return prepare_image(image, info.width, info.height, info.color)[0]
+        return prepare_image(image, info.width, info.height, info.color).network_input
 
     return [(prepare(current), prepare(previous)) for current, previous in frames]
 

@@ -35,12 +35,25 @@ def invert(transform: Float64) -> Float64:
     return result
 
 
+def adjoint(T_a_b: Float64) -> Float64:
+    """Return the (6, 6) matrix that turns a twist of frame b into the same one of frame a."""
+    rotation = T_a_b[:3, :3]
+    result = np.zeros((6, 6))
+    result[:3, :3] = result[3:, 3:] = rotation
+    x, y, z = T_a_b[:3, 3]
+    result[:3, 3:] = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ rotation
+    return result
+
+
 def nearest_rigid(matrix: npt.ArrayLike) -> Float64:
     """Return the rigid motion nearest to a (4, 4) matrix that is one up to rounding."""
     matrix = np.asarray(matrix, np.float64)
-    u, _, vt = np.linalg.svd(matrix[:3, :3])
+    _, u, vt = cv2.SVDecomp(matrix[:3, :3])
     result = np.eye(4)
-    result[:3, :3] = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
+    rotation = u @ vt
+    if cv2.determinant(rotation) < 0:
+        rotation = u @ np.diag([1.0, 1.0, -1.0]) @ vt
+    result[:3, :3] = rotation
     result[:3, 3] = matrix[:3, 3]
     return result
 

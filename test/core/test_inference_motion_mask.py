@@ -13,7 +13,6 @@ from synthetic_world import MOVER_ID, Pair, motion, render_pair
 from coopnet_core.inference.egomotion import estimate_egomotion
 from coopnet_core.inference.egomotion_config import EgomotionConfig
 from coopnet_core.inference.motion_mask import MotionMaskConfig, motion_mask
-from coopnet_core.inference.projection import is_consistent, rigid_flow
 
 CONFIG = MotionMaskConfig()
 DRIVE = motion(forward=0.8, yaw=0.01)
@@ -23,14 +22,7 @@ def mask_of(pair: Pair, config: MotionMaskConfig = CONFIG) -> npt.NDArray[np.boo
     """Estimate the camera's motion from the pair, then the mask."""
     ego = estimate_egomotion(frame_pair(pair), [np.eye(4)], EgomotionConfig())
     assert ego.T_prev_cur is not None
-    return motion_mask(
-        pair.cur.image,
-        pair.prev.image,
-        pair.flow_cur_prev,
-        rigid_flow(pair.cur.depth, ego.T_prev_cur, pair.intrinsics),
-        is_consistent(pair.flow_cur_prev, pair.flow_prev_cur, 0.75, 0.1),
-        config,
-    )
+    return motion_mask(frame_pair(pair), ego.T_prev_cur, config)
 
 
 @pytest.mark.parametrize("step", [(0.5, 0.0, 0.0), (-0.4, 0.0, 0.2), (0.0, 0.0, 1.6)])
@@ -90,15 +82,19 @@ def test_specks_are_removed() -> None:
     pair = render_pair(np.eye(4), mover_step=None)
     flow = pair.flow_cur_prev.copy()
     flow[40:42, 100:102] = 5
-    flow[80:83, 200:204] = 5
-    consistent = np.ones(flow.shape[:2], np.bool_)
-    rigid = rigid_flow(pair.cur.depth, np.eye(4), pair.intrinsics)
-    images = (pair.cur.image, pair.prev.image)
-    everything = MotionMaskConfig(open_px=0, close_px=0, min_area_px=0, min_error_ratio=0)
-    assert motion_mask(*images, flow, rigid, consistent, everything).sum() == 4 + 12
+    flow[80:84, 200:204] = 5
+    wrong = replace(frame_pair(pair), flow_cur_prev=flow)
+    everything = MotionMaskConfig(
+        consistency_px=100, open_px=0, close_px=0, min_area_px=0, min_error_ratio=0
+    )
+    speck, patch = 2 * 2, 4 * 4
+    assert motion_mask(wrong, np.eye(4), everything).sum() == speck + patch
     large = replace(everything, min_area_px=5)
-    assert motion_mask(*images, flow, rigid, consistent, large).sum() == 12
-    assert motion_mask(*images, flow, rigid, consistent, CONFIG).sum() == 0
+    assert motion_mask(wrong, np.eye(4), large).sum() == patch
+    small = replace(everything, min_area_px=0, open_px=3)
+    assert motion_mask(wrong, np.eye(4), small).sum() == patch - 4
+    cleaned = replace(CONFIG, consistency_px=100, min_error_ratio=0)
+    assert motion_mask(wrong, np.eye(4), cleaned).sum() == 0
 
 
 def test_the_threshold_grows_with_flow() -> None:
@@ -106,11 +102,8 @@ def test_the_threshold_grows_with_flow() -> None:
     fast = render_pair(motion(yaw=0.12), mover_step=None)
     counts = []
     for pair in (slow, fast):
-        rigid = rigid_flow(pair.cur.depth, pair.T_prev_cur, pair.intrinsics)
-        flow = pair.flow_cur_prev + np.float32(1.5)
-        consistent = np.ones(flow.shape[:2], np.bool_)
-        config = replace(CONFIG, min_error_ratio=0.0)
-        images = (pair.cur.image, pair.prev.image)
-        counts.append(motion_mask(*images, flow, rigid, consistent, config).mean())
+        off = replace(frame_pair(pair), flow_cur_prev=pair.flow_cur_prev + np.float32(1.5))
+        config = replace(CONFIG, consistency_px=100, min_error_ratio=0.0)
+        counts.append(motion_mask(off, pair.T_prev_cur, config).mean())
     assert counts[0] > 0.95
     assert counts[1] < 0.05

@@ -43,3 +43,20 @@ def test_a_quaternion_is_axis_and_half_angle() -> None:
 def test_a_zero_quaternion_is_refused() -> None:
     with pytest.raises(InputError, match="is no rotation"):
         rigid.rotation_from_quaternion(0, 0, 0, 0)
+
+
+def test_the_adjoint_moves_a_twist_to_the_other_frame() -> None:
+    T_a_b = rigid.exp(np.array([1.0, -2.0, 0.5, 0.3, 0.2, -0.4]))
+    twist = 1e-6 * np.array([3.0, 1.0, -2.0, 0.5, 2.0, 1.0])
+    in_a = rigid.exp(rigid.adjoint(T_a_b) @ twist)
+    np.testing.assert_allclose(in_a @ T_a_b, T_a_b @ rigid.exp(twist), atol=1e-10)
+
+
+def test_the_nearest_rigid_motion_is_no_reflection() -> None:
+    T = rigid.exp(np.array([1.0, 2.0, 3.0, 0.3, -0.2, 3.1]))
+    noisy = T + 1e-6 * np.arange(16).reshape(4, 4)
+    found = rigid.nearest_rigid(noisy)
+    np.testing.assert_allclose(found[:3], T[:3], atol=2e-5)
+    np.testing.assert_allclose(found[:3, :3] @ found[:3, :3].T, np.eye(3), atol=1e-14)
+    mirrored = rigid.nearest_rigid(np.diag([1.0, 1.0, -1.0, 1.0]))
+    assert np.linalg.det(mirrored[:3, :3]) == pytest.approx(1)

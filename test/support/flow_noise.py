@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from synthetic_world import Pair, View
 
-from coopnet_core.inference.egomotion import FramePair
+from coopnet_core.inference.frame_pair import FramePair
 
 
 def frame_pair(pair: Pair) -> FramePair:
@@ -20,6 +20,7 @@ def frame_pair(pair: Pair) -> FramePair:
         pair.flow_cur_prev,
         pair.flow_prev_cur,
         pair.cur.image,
+        pair.prev.image,
         pair.intrinsics,
     )
 
