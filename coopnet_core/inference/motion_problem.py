@@ -137,7 +137,7 @@ class MotionProblem:
                     T_prev_cur, placed, self._jacobian(placed), residuals, weights
                 )
                 # The tiny ridge keeps the system solvable when the points say nothing.
-                ridge = 1e-12 * (1 + np.trace(normal)) * np.eye(6)
+                ridge = 1e-12 * (1 + normal.trace()) * np.eye(6)
                 step: Float64 = -np.linalg.solve(normal + ridge, gradient)
                 T_prev_cur = np.matmul(T_prev_cur, rigid.exp(step))
                 if float(step @ normal @ step) < _MIN_STEP**2 * len(weights):
@@ -149,7 +149,8 @@ class MotionProblem:
         config = self._config
         turned, shift = self._moved(T_prev_cur)
         length = 1.0
-        for sigma in (config.depth_sigma, config.depth_length_sigma):
+        # The length that the first one finds is only where the second one starts.
+        for sigma, tolerance in ((config.depth_sigma, 1e-2), (config.depth_length_sigma, 3e-3)):
             for _ in range(_LENGTH_ITERATIONS):
                 placed = self._project(turned, length * shift)
                 residuals = _residuals(placed, self._tight_variance, sigma)
@@ -158,7 +159,7 @@ class MotionProblem:
                 curvature = float(weights @ residuals.squared_parallax)
                 growth = float(weights @ residuals.projected) / (curvature + 1e-12)
                 length *= 1 + min(max(growth, -0.5), 1.0)
-                if abs(growth) < 1e-3:
+                if abs(growth) < tolerance:
                     break
         result = T_prev_cur.copy()
         result[:3, 3] *= length
