@@ -23,10 +23,10 @@ from coopnet_core.evaluation.runner import run_flow_in_strips
 from coopnet_core.inference.bundle import load_bundle
 from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
 
-WIDTH, HEIGHT = 96, 48
-FX, STEP_PX, DEPTH_M = 96.0, 2, 10.0
+WIDTH, HEIGHT = 192, 96
+FX, STEP_PX, DEPTH_M = 192.0, 4, 10.0
 FRAMES = range(650, 710)  # the block, cut short to save time
-CAMERA = f"{FX} 0 47.5 0 0 {FX} 23.5 0 0 0 1 0"
+CAMERA = f"{FX} 0 95.5 0 0 {FX} 47.5 0 0 0 1 0"
 
 
 def _parse(*arguments: str) -> argparse.Namespace:
@@ -92,9 +92,14 @@ def report(
     data_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], Path]:
     folder = tmp_path_factory.mktemp("report")
-    # Grid 64x32: two thirds of the picture. Flow into the previous frame points to the right.
+    # Grid 128x64: two thirds of the picture. Flow into the previous frame points to the right.
     bundle = write_tiny_bundle(
-        folder / "bundle", depth=DEPTH_M, flow=(STEP_PX * 64 / WIDTH, 0.0), color="gray"
+        folder / "bundle",
+        width=128,
+        height=64,
+        depth=DEPTH_M,
+        flow=(STEP_PX * 128 / WIDTH, 0.0),
+        color="gray",
     )
     out = folder / "out"
     arguments = ("--bundle", str(bundle), "--data", str(data_root), "--out", str(out))
@@ -135,8 +140,8 @@ def test_flow_tables(report: tuple[dict[str, Any], Path]) -> None:
     assert rows["CoopNet|"]["photometric"] < rows["no motion|"]["photometric"]
     whale = _rows(report, "flow_rubberwhale")
     # The bundle's flow points the other way: off by twice the true length.
-    assert whale["CoopNet, 64x32|"]["epe_px"] == pytest.approx(2 * STEP_PX, abs=1e-4)
-    assert whale["CoopNet, strips at 64x32|"]["epe_px"] == pytest.approx(2 * STEP_PX, abs=1e-4)
+    assert whale["CoopNet, 128x64|"]["epe_px"] == pytest.approx(2 * STEP_PX, abs=1e-4)
+    assert whale["CoopNet, strips at 128x64|"]["epe_px"] == pytest.approx(2 * STEP_PX, abs=1e-4)
     assert whale["no motion|"]["epe_px"] == pytest.approx(STEP_PX)
     assert whale[f"DIS, {WIDTH}x{HEIGHT}|"]["epe_px"] < 0.5
 
