@@ -20,6 +20,12 @@ from typing import Any
 import numpy as np
 
 from coopnet_core.errors import ExportError, RuntimeUnavailableError
+from coopnet_core.export.rewrites import (
+    COORDINATE_CHANNELS,
+    equalise_channels,
+    remove_pairs_before,
+    split_coordinates,
+)
 from coopnet_core.inference.runtime import FloatArray
 
 MIN_CALIBRATION_INPUTS = 10
@@ -27,7 +33,10 @@ CALIBRATION_PERCENTILE = 99.999
 HEAD_CHANNELS = 8
 """A convolution with fewer outputs is a head: it makes pixels, motion or a logit, not features."""
 
-COORDINATE_CHANNELS = (1, 2)
+IMAGE_CHANNELS = 3
+EQUALISATION_INPUTS = 10
+SATURATING = ("Elu",)
+"""What they read is not rounded: its long negative tail, which they cut off, would set the step."""
 
 Feed = Mapping[str, FloatArray]
 
@@ -65,17 +74,22 @@ def to_int8(model: Any, inputs: Sequence[Feed]) -> Any:
     """Return the model with its convolutions in int8, as explicit Q/DQ pairs.
 
     Weights have one scale per output channel, activations one per tensor; both are symmetric, so
-    that every zero point is 0 and TensorRT takes the file. A convolution whose result is clipped
-    is measured by what the clipping lets through. Not quantised, since measured to cost most: the
-    first convolutions, which read the image; heads and the last convolutions, whose result is no
-    feature any more; those that read flow beside features, because one scale cannot serve both.
+    that every zero point is 0 and TensorRT takes the file. One scale per tensor is often too few:
+
+    * Where a few channels are much larger than the others, all are divided by their size first.
+    * Flow beside features gets a convolution of its own, in float32.
+    * A convolution whose result is clipped is measured by what the clipping lets through, and what
+      ELU reads is not rounded.
+
+    Not quantised, since measured to cost most: the first convolutions, which read the image; heads
+    and the last convolutions, whose result is no feature any more.
     Ranges leave out the largest 0.001 % of the values seen: a few outliers in the fine layers of a
     decoder would otherwise cost every other pixel its steps.
 
     Args:
         model: ``onnx.ModelProto`` of a bundle's float32 file. It is not changed.
-        inputs: Real inputs by name, (1, 3, H, W) float32 in [0, 1], ``MIN_CALIBRATION_INPUTS`` or
-            more; they set the ranges of the activations.
+        inputs: Real inputs by name, float32 as the network takes them, ``MIN_CALIBRATION_INPUTS``
+            or more; they set the ranges of the activations.
 
     Returns:
         Another ``onnx.ModelProto``.
@@ -93,9 +107,15 @@ def to_int8(model: Any, inputs: Sequence[Feed]) -> Any:
     onnx = import_onnx()
     quantization = _import("onnxruntime.quantization")
     plain = _with_float32_weights(model, onnx)
+    split_coordinates(plain, _channels(plain), onnx)
     excluded = unquantised(plain)
     if len(excluded) == sum(node.op_type == "Conv" for node in plain.graph.node):
         return _finished(plain, onnx)  # nothing to measure, which the quantiser takes for a mistake
+    quantised = {node.name for node in plain.graph.node if node.op_type == "Conv"} - {*excluded}
+    few = inputs[:: max(1, len(inputs) // EQUALISATION_INPUTS)]
+    equalise_channels(
+        plain, quantised, lambda names: _channel_maxima(plain, names, few, onnx), onnx
+    )
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared, path = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         try:
@@ -124,6 +144,7 @@ def to_int8(model: Any, inputs: Sequence[Feed]) -> Any:
                 },
             )
             result = onnx.load(str(path))
+            remove_pairs_before(result, SATURATING, onnx)
         except (RuntimeError, ValueError, KeyError, AttributeError) as error:
             raise ExportError(
                 f"ONNX Runtime cannot quantise the network: {type(error).__name__}: {error}; "
@@ -143,11 +164,10 @@ def unquantised(model: Any) -> list[str]:
         if node.op_type != "Conv":
             continue
         source = makers.get(node.input[0])
-        reads_coordinates = (
-            source is not None
-            and source.op_type == "Concat"
-            and any(channels.get(name) in COORDINATE_CHANNELS for name in source.input)
+        parts = (
+            source.input if source is not None and source.op_type == "Concat" else node.input[:1]
         )
+        reads_coordinates = any(channels.get(name) in COORDINATE_CHANNELS for name in parts)
         is_first = node.input[0] not in before
         is_head = node.output[0] not in behind or channels[node.output[0]] < HEAD_CHANNELS
         if is_first or is_head or reads_coordinates:
@@ -197,8 +217,12 @@ def _behind_last_conv(model: Any) -> list[Any]:
 
 
 def _made_by_conv(model: Any) -> set[str]:
-    """Tensors that depend on a convolution; ONNX lists nodes in the order of computation."""
-    names: set[str] = set()
+    """Tensors that depend on a convolution; ONNX lists nodes in the order of computation.
+
+    What comes in is an image, or the features that the convolutions of another graph have made.
+    """
+    channels = _channels(model)
+    names = {item.name for item in model.graph.input if channels[item.name] > IMAGE_CHANNELS}
     for node in model.graph.node:
         if node.op_type == "Conv" or any(name in names for name in node.input):
             names.update(node.output)
@@ -250,6 +274,30 @@ def _clipped_ranges(
             }
         ]
     return ranges
+
+
+def _channel_maxima(
+    model: Any, names: Sequence[str], inputs: Sequence[Feed], onnx: Any
+) -> dict[str, FloatArray]:
+    """Largest magnitude of each channel of some tensors."""
+    onnxruntime = _import("onnxruntime")
+    opened = onnx.ModelProto()
+    opened.CopyFrom(model)
+    wanted = list(dict.fromkeys(names))
+    del opened.graph.output[:]
+    opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        opened.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    runs = [
+        [np.abs(value).max(axis=(0, 2, 3)) for value in session.run(None, dict(feed))]
+        for feed in inputs
+    ]
+    return {
+        name: np.maximum.reduce([run[place] for run in runs]) for place, name in enumerate(wanted)
+    }
 
 
 def _reader(inputs: Sequence[Feed], quantization: Any) -> Any:

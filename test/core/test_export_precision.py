@@ -19,6 +19,7 @@ from coopnet_core.errors import BundleError, ExportError
 from coopnet_core.evaluation.precision_table import precision_table
 from coopnet_core.evaluation.tasks import Task
 from coopnet_core.export import precisions as making
+from coopnet_core.export import rewrites
 from coopnet_core.export.directory import describe_file
 from coopnet_core.export.precision import to_float16, to_int8, unquantised
 from coopnet_core.export.precisions import extend_bundle
@@ -73,6 +74,63 @@ def conv_model() -> onnx.ModelProto:
     depth = helper.make_tensor_value_info("canonical_depth", TensorProto.FLOAT, [1, 1, 32, 64])
     graph = helper.make_graph(nodes, "depth", [image], [depth], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def mixed_model(inside: int = 3, loudness: float = 1.0) -> onnx.ModelProto:
+    """Convolution "b" reads features beside flow, "d" reads features.
+
+    Args:
+        inside: Channels of the input.
+        loudness: How much larger than the others the first feature beside flow is.
+    """
+    rng = np.random.default_rng(1)
+    shapes = {"a": (CHANNELS, inside), "flow": (2, CHANNELS), "b": (CHANNELS, CHANNELS + 2)}
+    shapes |= {"d": (CHANNELS, CHANNELS), "e": (1, CHANNELS)}
+    values = {name: rng.normal(0, 0.2, (*shape, 3, 3)) for name, shape in shapes.items()}
+    values["a"][0] *= loudness
+    values["flow"][:, 0] /= loudness
+    values["b"][:, 2] /= loudness
+    weights = [
+        numpy_helper.from_array(value.astype(np.float32), f"{name}_weight")
+        for name, value in values.items()
+    ]
+    weights += [numpy_helper.from_array(np.full(8, 0.1, np.float32), "b_bias")]
+
+    def conv(name: str, read: str, *bias: str) -> onnx.NodeProto:
+        return helper.make_node(
+            "Conv", [read, f"{name}_weight", *bias], [f"{name}_conv"], name, pads=[1, 1, 1, 1]
+        )
+
+    nodes = [
+        conv("a", "image"),
+        helper.make_node("LeakyRelu", ["a_conv"], ["features"]),
+        conv("flow", "features"),
+        helper.make_node("Concat", ["flow_conv", "features"], ["both"], axis=1),
+        conv("b", "both", "b_bias"),
+        helper.make_node("Elu", ["b_conv"], ["b_elu"]),
+        conv("d", "b_elu"),
+        helper.make_node("Elu", ["d_conv"], ["d_elu"]),
+        conv("e", "d_elu"),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, inside, 32, 64])
+    out = helper.make_tensor_value_info("e_conv", TensorProto.FLOAT, [1, 1, 32, 64])
+    graph = helper.make_graph(nodes, "flow", [image], [out], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def quantised_convolutions(model: onnx.ModelProto) -> set[str]:
+    return {
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv" and node.input[1].endswith("_DequantizeLinear_Output")
+    }
+
+
+def error_of_int8(model: onnx.ModelProto) -> float:
+    """Root mean square error of int8 as a fraction of the output's spread."""
+    result = to_int8(model, [{"image": image} for image in images()])
+    right, found = ([run(one, image) for image in images()] for one in (model, result))
+    return float(np.std(np.subtract(found, right)) / np.std(right))
 
 
 def run(model: onnx.ModelProto, image: Any) -> Any:
@@ -146,6 +204,39 @@ def test_int8_has_pairs_around_convolutions_with_zero_points_of_zero() -> None:
     assert weights["b_conv_scale"] == pytest.approx(6 / 127)
     image = images()[0]
     np.testing.assert_allclose(run(model, image), run(before, image), rtol=0.1)
+
+
+def test_coordinates_beside_features_get_a_convolution_of_their_own() -> None:
+    before = mixed_model()
+    split = onnx.shape_inference.infer_shapes(before)
+    rewrites.split_coordinates(split, {"flow_conv": 2, "features": CHANNELS}, onnx)
+    assert {"b_features", "b_coordinates"} < {node.name for node in split.graph.node}
+    np.testing.assert_allclose(run(split, images()[0]), run(before, images()[0]), atol=1e-5)
+    model = to_int8(before, [{"image": image} for image in images()])
+    # "a" reads the image, "flow" makes flow, and "e" is the last.
+    assert quantised_convolutions(model) == {"b_features", "d"}
+    # What ELU reads keeps its steps.
+    makers = {output: node.op_type for node in model.graph.node for output in node.output}
+    read = [makers[node.input[0]] for node in model.graph.node if node.op_type == "Elu"]
+    assert read == ["Add", "Conv"]
+    assert "QuantizeLinear" in makers.values()
+
+
+def test_features_of_another_graph_are_no_image() -> None:
+    rng = np.random.default_rng(2)
+    features = [rng.normal(0, 1, (1, 32, 32, 64)).astype(np.float32) for _ in range(10)]
+    model = to_int8(mixed_model(inside=32), [{"image": values} for values in features])
+    assert quantised_convolutions(model) == {"a", "b_features", "d"}
+
+
+def test_a_loud_channel_does_not_cost_the_others_their_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    even, loud = error_of_int8(mixed_model()), error_of_int8(mixed_model(loudness=12))
+    monkeypatch.setattr(rewrites, "OUTLIER_RATIO", np.inf)
+    assert error_of_int8(mixed_model()) == even  # nothing to equalise there
+    without = error_of_int8(mixed_model(loudness=12))
+    assert loud < without / 3
 
 
 def test_too_few_inputs_teach() -> None:
