@@ -137,6 +137,8 @@ def to_int8(model: Any, inputs: Sequence[Feed]) -> Any:
                     "ActivationSymmetric": True,
                     "CalibTensorRangeSymmetric": True,
                     "CalibPercentile": CALIBRATION_PERCENTILE,
+                    # One input at a time: the activations of a hundred fill gigabytes.
+                    "CalibStridedMinMax": 1,
                     "WeightSymmetric": True,
                     # TensorRT takes no int32 biases; ONNX Runtime makes them by itself.
                     "QuantizeBias": False,
@@ -301,11 +303,18 @@ def _channel_maxima(
 
 
 def _reader(inputs: Sequence[Feed], quantization: Any) -> Any:
-    rest: Iterator[Feed] = iter(inputs)
-
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # the library is untyped
+        def __init__(self) -> None:
+            self._rest: Iterator[Feed] = iter(inputs)
+
+        def __len__(self) -> int:
+            return len(inputs)
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self._rest = iter(inputs[start_index:end_index])
+
         def get_next(self) -> Any:
-            return next(rest, None)
+            return next(self._rest, None)
 
     return Reader()
 
