@@ -21,7 +21,7 @@ from coopnet_ros.transforms import Send
 _NUM_REMEMBERED = 300
 _RECENT_S = 5.0
 
-_Fingerprint = tuple[int, int, float, float, float, float, float, float, float]
+_Fingerprint = tuple[str, int, int, float, float, float, float, float, float, float]
 
 
 class OdomTransform:
@@ -62,11 +62,11 @@ class OdomTransform:
         """Take a transform that somebody has published on ``/tf`` or ``/tf_static``."""
         if msg.child_frame_id.lstrip("/") != self._settings().base_frame:
             return
+        is_static = topic == "/tf_static"
         with self._lock:
-            if _fingerprint(msg) in self._own:
+            if not is_static and _fingerprint(msg) in self._own:
                 return
             self._foreign = (topic, msg.header.frame_id.lstrip("/"))
-            is_static = topic == "/tf_static"
             self._foreign_until_s = float("inf") if is_static else time.monotonic() + _RECENT_S
         if not self._has_warned:
             self.problem()
@@ -96,4 +96,5 @@ class OdomTransform:
 
 def _fingerprint(msg: TransformStamped) -> _Fingerprint:
     t, q, stamp = msg.transform.translation, msg.transform.rotation, msg.header.stamp
-    return (stamp.sec, stamp.nanosec, t.x, t.y, t.z, q.x, q.y, q.z, q.w)
+    parent = msg.header.frame_id
+    return (parent, stamp.sec, stamp.nanosec, t.x, t.y, t.z, q.x, q.y, q.z, q.w)
