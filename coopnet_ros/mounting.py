@@ -56,6 +56,7 @@ class MountingFinder:
         self._tf = tf
         self._send_static = send_static
         self._deadline_s: float | None = None
+        self._announced: Mounting | None = None
         self.known: Mounting | None = None
         self.problem = ""
 
@@ -82,7 +83,27 @@ class MountingFinder:
             in ``problem``.
         """
         self.known = self._find(header)
+        self._announce(header)
         return self.known
+
+    def _announce(self, header: Header) -> None:
+        """Publish the mounting on ``/tf_static``, once, where that is this node's task.
+
+        Only who has chosen the parameter has said that nobody else publishes this transform: a
+        second parent of the camera's frame breaks the tree of the whole robot.
+        """
+        settings, known = self._settings(), self.known
+        if known is None or known is self._announced:
+            return
+        if settings.camera_mounting != "parameter" or not settings.publish_tf:
+            return
+        self._announced = known
+        if known.camera_frame not in ("", settings.base_frame):
+            self._send_static(
+                transform_message(
+                    known.T_base_cam, header.stamp, settings.base_frame, known.camera_frame
+                )
+            )
 
     def _find(self, header: Header) -> Mounting | None:
         settings, camera_frame, known = self._settings(), header.frame_id, self.known
@@ -111,14 +132,6 @@ class MountingFinder:
             source = f"parameter camera_xyz_rpy {list(settings.camera_xyz_rpy)}"
         if not is_makeshift:
             self.problem = ""
-        # Only who has chosen the parameter has said that nobody else publishes this transform: a
-        # second parent of the camera's frame breaks the tree of the whole robot.
-        if (
-            settings.camera_mounting == "parameter"
-            and settings.publish_tf
-            and camera_frame not in ("", base_frame)
-        ):
-            self._send_static(transform_message(T_base_cam, header.stamp, base_frame, camera_frame))
         self._logger.info(f"camera mounting from {source}")
         return Mounting(camera_frame, source, T_base_cam, is_makeshift)
 

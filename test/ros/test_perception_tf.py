@@ -117,7 +117,10 @@ def test_a_second_parent_of_the_base_is_the_same_mistake(harness: Harness, tmp_p
     assert "(others on /tf_static: test)" in status.message
 
 
-def test_without_publish_tf_a_filter_may_publish_it(harness: Harness, tmp_path: Path) -> None:
+def test_without_publish_tf_a_filter_may_publish_it_until_it_is_switched_on(
+    harness: Harness, tmp_path: Path
+) -> None:
+    harness.listen("/tf_static", TFMessage, STATIC_TF)
     start(harness, tmp_path, publish_tf=False)
     publish_transform(harness, "odom", "base_link", START_NS)
     for index in range(3):
@@ -125,6 +128,13 @@ def test_without_publish_tf_a_filter_may_publish_it(harness: Harness, tmp_path: 
     since = len(harness.received["/diagnostics"])
     harness.until(lambda: len(harness.received["/diagnostics"]) > since + 3, "diagnostics")
     assert not any(OTHER in status.message for status in odometry_statuses(harness))
+    assert not harness.received["/tf_static"]
+    # It may be switched on later, with the mounting that connects the camera.
+    assert harness.set_parameter("publish_tf", True).successful
+    drive(harness, START_NS + 3 * PERIOD_NS)
+    (mounting,) = harness.wait_for("/tf_static").transforms
+    assert (mounting.header.frame_id, mounting.child_frame_id) == ("base_link", CAMERA_FRAME)
+    harness.wait_for("/tf", lambda m: stamp_of(m.transforms[0]) == START_NS + 3 * PERIOD_NS)
 
 
 def test_a_clock_that_goes_back_resets_odometry_and_tf(harness: Harness, tmp_path: Path) -> None:
