@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from coopnet_core.inference.pipeline import Tracking
+from coopnet_core.process import resident_mb
+from coopnet_ros.model import Model
 
 OK = DiagnosticStatus.OK
 WARN = DiagnosticStatus.WARN
@@ -97,7 +99,7 @@ class Monitor:
         camera_info: str,
         input_problem: str,
         mounting: str,
-        mounting_problem: str,
+        odometry_problems: list[str],
     ) -> list[DiagnosticStatus]:
         """Return the input, processing and odometry statuses, and start a new period.
 
@@ -107,7 +109,7 @@ class Monitor:
             camera_info: The last camera_info in words.
             input_problem: Why no image comes, empty when all is well.
             mounting: Where the camera's pose on the base comes from.
-            mounting_problem: Why it is not known, empty when all is well.
+            odometry_problems: What stands in the way of odometry, empty strings apart.
         """
         with self._lock:
             window, self._window = self._window, _Window()
@@ -115,7 +117,7 @@ class Monitor:
             return [
                 self._input_status(name, window, period_s, image_topic, camera_info, input_problem),
                 self._processing_status(name, window, period_s),
-                self._odometry_status(name, window, mounting, mounting_problem),
+                self._odometry_status(name, window, mounting, odometry_problems),
             ]
 
     def _input_status(
@@ -147,6 +149,9 @@ class Monitor:
 
     def _processing_status(self, name: str, window: _Window, period_s: float) -> DiagnosticStatus:
         values = {"rate out [Hz]": f"{window.published / period_s:.2f}"}
+        memory_mb = resident_mb()
+        if memory_mb is not None:
+            values["memory [MB]"] = f"{memory_mb:.0f}"
         if window.latencies_ms:
             values["latency mean [ms]"] = f"{_mean(window.latencies_ms):.1f}"
             values["latency max [ms]"] = f"{max(window.latencies_ms):.1f}"
@@ -156,16 +161,13 @@ class Monitor:
         return make_status(f"{name}: processing", OK, message, values)
 
     def _odometry_status(
-        self, name: str, window: _Window, mounting: str, mounting_problem: str
+        self, name: str, window: _Window, mounting: str, problems: list[str]
     ) -> DiagnosticStatus:
-        level, message = OK, self._tracking.name.lower()
+        said = [f"reset: {'; '.join(dict.fromkeys(window.resets))}"] if window.resets else []
+        said += [problem for problem in problems if problem]
         if self._tracking is Tracking.LOST:
-            level = WARN
-            message = f"lost: {self._tracking_reason}" if self._tracking_reason else "lost"
-        if mounting_problem:
-            level, message = WARN, mounting_problem
-        if window.resets:
-            level, message = WARN, "reset: " + "; ".join(dict.fromkeys(window.resets))
+            said.append(f"lost: {self._tracking_reason}" if self._tracking_reason else "lost")
+        level, message = (WARN, "; ".join(said)) if said else (OK, self._tracking.name.lower())
         values = {
             "tracking": self._tracking.name.lower(),
             "resets": str(self._resets),
@@ -173,6 +175,34 @@ class Monitor:
             "camera mounting": mounting,
         }
         return make_status(f"{name}: odometry", level, message, values)
+
+
+def model_status(name: str, model: Model | None, problem: str) -> DiagnosticStatus:
+    """Return the status of the model.
+
+    Args:
+        name: Name of the node.
+        model: What runs; None for nothing.
+        problem: Why nothing runs, or why another bundle was refused; empty when all is well.
+    """
+    name = f"{name}: model"
+    if model is None:
+        return make_status(name, ERROR, problem, {})
+    info = model.bundle.info
+    level, message = OK, "running"
+    if not info.depth.metric:
+        level, message = WARN, "depth has no metric scale: its unit is arbitrary"
+    if problem:
+        level, message = WARN, problem
+    values = {
+        "bundle": model.bundle.version,
+        "path": str(model.bundle.path),
+        "device": model.device,
+        "input size": f"{model.bundle.width}x{model.bundle.height}",
+        "metric": str(info.depth.metric).lower(),
+        "weights licence": info.training.license,
+    }
+    return make_status(name, level, message, values, hardware_id=model.bundle.version)
 
 
 def make_status(

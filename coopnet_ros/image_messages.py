@@ -10,6 +10,7 @@ import array
 import sys
 
 import numpy as np
+import numpy.typing as npt
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -50,8 +51,27 @@ def image_from_array(pixels: Array, encoding: str, header: Header) -> Image:
     msg.encoding = encoding
     msg.is_bigendian = int(sys.byteorder == "big")
     msg.step = msg.width * channels * expected.itemsize
-    # Published through a byte array: see the note at the top.
+    msg.data = message_bytes(native)
+    return msg
+
+
+def message_bytes(native: Array) -> array.array[int]:
+    """Copy a contiguous array into what messages take as data: see the note at the top."""
     data = array.array("B")
     data.frombytes(native.data.cast("B"))
-    msg.data = data
-    return msg
+    return data
+
+
+def millimetres(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
+    """Return depth [m] as REP 118 has it in 16UC1: millimetres, 0 where invalid.
+
+    Args:
+        depth: (H, W), NaN where invalid.
+
+    Returns:
+        (H, W) uint16. What is closer than 0.5 mm or further than 65.535 m has no value in 16 bits
+        and is 0 as well: a wall at the end of the range would be an obstacle that is not there.
+    """
+    scaled = np.rint(depth * np.float32(1000.0))
+    is_valid = (scaled >= 1.0) & (scaled <= 65535.0)  # False for NaN
+    return np.where(is_valid, scaled, np.float32(0.0)).astype(np.uint16)

@@ -1,22 +1,18 @@
-"""What the node publishes: one place for topics, types and encodings."""
+"""What the node publishes: its topics, their types, and who listens."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import cv2
-import numpy as np
-import numpy.typing as npt
 from nav_msgs.msg import Odometry, Path
 from rclpy.lifecycle import LifecycleNode
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
-from coopnet_core.inference import rendering
 from coopnet_core.inference.pipeline import FrameResult
 from coopnet_ros import qos
-from coopnet_ros.camera_info import Calibration, camera_info_from_intrinsics
-from coopnet_ros.image_messages import image_from_array
+from coopnet_ros.camera_input import Picture
+from coopnet_ros.frame_messages import FrameMessages, FrameView
 from coopnet_ros.odometry import BaseState, PathHistory, odometry_message
 from coopnet_ros.parameters import Settings
 
@@ -30,6 +26,7 @@ TOPICS: dict[str, type] = {
     "~/motion/preview": Image,
     "~/odom": Odometry,
     "~/path": Path,
+    "~/points": PointCloud2,
 }
 
 # Topic, and the pipeline's output that it needs beyond depth and odometry.
@@ -41,27 +38,12 @@ _NEEDS = {
 }
 
 
-class _SlowSpan:
-    """Positive numbers that follow what they are told slowly, so that colours do not flicker."""
-
-    def __init__(self, share: float = 0.1) -> None:
-        self._share = share
-        self._logs: npt.NDArray[np.float64] | None = None
-
-    def follow(self, *values: float) -> list[float]:
-        """Move a step towards ``values`` (the first call takes them as they are)."""
-        logs = np.log(np.array(values))
-        previous = logs if self._logs is None else self._logs
-        self._logs = previous + self._share * (logs - previous)
-        return [float(value) for value in np.exp(self._logs)]
-
-
 class Outputs:
     """The publishers of a configured node.
 
     Args:
         node: The node; its lifecycle switches the publishers on and off.
-        settings: Frames and the length of the path.
+        settings: Frames, the length of the path, the encoding of depth.
     """
 
     def __init__(self, node: LifecycleNode, settings: Settings) -> None:
@@ -75,7 +57,7 @@ class Outputs:
         }
         self._path = PathHistory(settings.path_length)
         self._path_stamp_s = float("-inf")
-        self._depth_span, self._flow_span = _SlowSpan(), _SlowSpan()
+        self._messages = FrameMessages(settings.depth_encoding)
 
     def destroy(self) -> None:
         """Take the topics off the graph."""
@@ -113,66 +95,20 @@ class Outputs:
             self._path_stamp_s = stamp_s
             self._publishers["~/path"].publish(self._path.message(header))
 
-    def publish_maps(
-        self,
-        result: FrameResult,
-        image: npt.NDArray[np.uint8],
-        header: Header,
-        calibration: Calibration,
-        valid: npt.NDArray[np.bool_] | None,
-    ) -> None:
-        """Publish the images that somebody listens to, with the header of the input.
+    def publish_maps(self, result: FrameResult, picture: Picture, header: Header) -> None:
+        """Publish what somebody listens to, with the header of the input; make nothing else.
 
         Args:
             result: Of the frame.
-            image: The rectified picture, uint8 (H, W, 3) RGB or (H, W).
+            picture: That the result was made from.
             header: Header of the input image.
-            calibration: Of the input image.
-            valid: (H, W) bool, False where the camera did not look; None: it saw everything.
         """
-        size = (result.intrinsics.width, result.intrinsics.height)
-        depth, mask = result.depth, result.motion_mask
-        if valid is not None and not valid.all():
-            seen = cv2.resize(valid.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-            depth = np.where(seen, depth, np.float32(np.nan))
-            mask = None if mask is None else mask & seen
-        if self._has_listener("~/depth/image"):
-            self._send("~/depth/image", depth, "32FC1", header)
-        if self._has_listener("~/depth/camera_info"):
-            tx = calibration.P[3] * size[0] / calibration.width
-            self._publishers["~/depth/camera_info"].publish(
-                camera_info_from_intrinsics(result.intrinsics, header, tx)
-            )
-        if result.flow is not None and self._has_listener("~/flow/image"):
-            self._send("~/flow/image", result.flow, "32FC2", header)
-        if mask is not None and self._has_listener("~/motion/mask"):
-            self._send("~/motion/mask", mask.astype(np.uint8) * 255, "mono8", header)
-        # What people look at comes after what robots wait for.
-        self._publish_previews(depth, result.flow, mask, image, size, header)
-
-    def _publish_previews(
-        self,
-        depth: npt.NDArray[np.float32],
-        flow: npt.NDArray[np.float32] | None,
-        mask: npt.NDArray[np.bool_] | None,
-        image: npt.NDArray[np.uint8],
-        size: tuple[int, int],
-        header: Header,
-    ) -> None:
-        if self._has_listener("~/depth/preview"):
-            near, far = self._depth_span.follow(*rendering.depth_range(depth))
-            self._send("~/depth/preview", rendering.render_depth(depth, near, far), "bgr8", header)
-        if flow is not None and self._has_listener("~/flow/preview"):
-            length_px = np.linalg.norm(flow[::4, ::4], axis=-1)
-            (full_px,) = self._flow_span.follow(max(float(np.quantile(length_px, 0.98)), 1.0))
-            self._send("~/flow/preview", rendering.render_flow(flow, full_px), "bgr8", header)
-        if self._has_listener("~/motion/preview"):
-            picture = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-            preview = rendering.render_mask(rendering.to_bgr(picture), mask)
-            self._send("~/motion/preview", preview, "bgr8", header)
+        view = FrameView(result, picture, header)
+        for topic, make in self._messages.makers.items():
+            if self._has_listener(topic):
+                msg = make(view)
+                if msg is not None:
+                    self._publishers[topic].publish(msg)
 
     def _has_listener(self, topic: str) -> bool:
         return bool(self._publishers[topic].get_subscription_count() > 0)
-
-    def _send(self, topic: str, pixels: npt.NDArray[Any], encoding: str, header: Header) -> None:
-        self._publishers[topic].publish(image_from_array(pixels, encoding, header))

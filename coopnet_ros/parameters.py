@@ -2,8 +2,8 @@
 
 ``declare_table`` does the same for the table of any node.
 
-``python -m coopnet_ros.parameters yaml`` prints ``config/coopnet.yaml``, and ``... markdown`` the
-table of ``docs/interface.md``; tests hold both to the table.
+``python -m coopnet_ros.parameters yaml`` prints ``config/coopnet.yaml``, ``... markdown`` prints
+``docs/parameters.md``; tests hold both files to the table.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -66,10 +66,22 @@ class Parameter:
             return ""
         return f"{self.minimum:g} to {self.maximum:g}"
 
+    def problem(self, value: Value) -> str:
+        """Return why a value of the right type is refused, empty when it is not.
+
+        rclpy knows of ranges and of what is read-only; it does not know of choices.
+        """
+        if not self.choices or value in self.choices:
+            return ""
+        return f"parameter '{self.name}' must be one of {self.allowed}, got '{value}'"
+
     def descriptor(self) -> ParameterDescriptor:
         """Return what ``ros2 param describe`` shows."""
-        text = self.description + (f" One of: {self.allowed}." if self.choices else "")
-        descriptor = ParameterDescriptor(description=text, read_only=not self.is_dynamic)
+        descriptor = ParameterDescriptor(
+            description=self.description,
+            additional_constraints=f"one of: {self.allowed}" if self.choices else "",
+            read_only=not self.is_dynamic,
+        )
         if self.minimum is not None and self.maximum is not None:
             if isinstance(self.default, float):
                 span = FloatingPointRange(from_value=self.minimum, to_value=self.maximum)
@@ -129,13 +141,22 @@ TABLE: tuple[Parameter, ...] = (
         "Undo lens distortion with the model of camera_info. false for an image that is rectified "
         "already while its camera_info still describes the lens.",
     ),
+    Parameter(
+        "depth_encoding",
+        "32FC1",
+        "Encoding of `~/depth/image`, REP 118. 32FC1: metres, NaN where invalid. 16UC1: "
+        "millimetres, 0 where invalid or further than 65.535 m, for half the bandwidth.",
+        choices=("32FC1", "16UC1"),
+    ),
     Parameter("odom_frame", "odom", "Parent frame of odometry."),
     Parameter("base_frame", "base_link", "Child frame of odometry: the robot."),
     Parameter(
         "publish_tf",
         True,
         "Publish TF odom_frame -> base_frame, and base_frame -> camera with `camera_mounting: "
-        "parameter`. false beside a filter that publishes the same transform.",
+        "parameter`. false beside a filter that publishes the same transform; a transform on "
+        "/tf_static stays until the node ends.",
+        is_dynamic=True,
     ),
     Parameter(
         "camera_mounting",
@@ -195,6 +216,7 @@ class Settings:
     image_transport: str
     image_reliability: str
     rectify: bool
+    depth_encoding: str
     odom_frame: str
     base_frame: str
     publish_tf: bool
@@ -235,11 +257,19 @@ def declare_table(node: Node, table: Sequence[Parameter]) -> None:
                 f"parameter '{parameter.name}' must be of type {expected}: {error}"
                 + ("; write 5.0, not 5" if "double" in parameter.type_name else "")
             ) from error
-        value = node.get_parameter(parameter.name).value
-        if parameter.choices and value not in parameter.choices:
-            raise ConfigError(
-                f"parameter '{parameter.name}' must be one of {parameter.allowed}, got '{value}'"
-            )
+        problem = parameter.problem(node.get_parameter(parameter.name).value)
+        if problem:
+            raise ConfigError(problem)
+
+
+def problem(changes: Mapping[str, Value]) -> str:
+    """Return why one of the new values is refused, empty when none is; see ``Parameter.problem``.
+
+    Args:
+        changes: Values by name; names that ``TABLE`` does not have are nobody's business here.
+    """
+    problems = (p.problem(changes[p.name]) for p in TABLE if p.name in changes)
+    return next(filter(None, problems), "")
 
 
 def read(node: Node) -> Settings:
@@ -267,25 +297,41 @@ def yaml_text() -> str:
     return "\n".join(lines) + "\n"
 
 
-def markdown_table() -> str:
-    """Return the parameters as a Markdown table."""
+def markdown_text() -> str:
+    """Return the page of the documentation with every parameter."""
     lines = [
+        "# Parameters of the perception node",
+        "",
+        "<!-- Made by `python -m coopnet_ros.parameters markdown`. -->",
+        "",
+        'The same as a parameter file: `config/coopnet.yaml`. "At start" means read-only: such a '
+        "parameter takes its value from the command line, the launch file or the parameter file. "
+        '"At run time" means that `ros2 param set` takes effect at once. A value of another type '
+        "or out of range is refused with the reason; at start, it ends the node. `ros2 param "
+        "describe /coopnet NAME` shows the same texts and ranges.",
+        "",
         "| parameter | type | default | allowed | change | meaning |",
         "|---|---|---|---|---|---|",
     ]
     for parameter in TABLE:
-        change = "at run time" if parameter.is_dynamic else "at start"
+        change = "**at run time**" if parameter.is_dynamic else "at start"
         default = json.dumps(parameter.default)
         lines.append(
             f"| `{parameter.name}` | {parameter.type_name} | `{default}` | {parameter.allowed} "
             f"| {change} | {parameter.description} |"
         )
+    lines += [
+        "",
+        "Beside them there are those of every ROS 2 node: `use_sim_time`, and "
+        "`qos_overrides.TOPIC.publisher.*` and `qos_overrides.TOPIC.subscription.*` for the "
+        "history, depth, reliability and durability of each topic ([interface](interface.md)).",
+    ]
     return "\n".join(lines) + "\n"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print the parameters as ``yaml`` or ``markdown``."""
-    printers = {"yaml": yaml_text, "markdown": markdown_table}
+    printers = {"yaml": yaml_text, "markdown": markdown_text}
     if len(arguments) != 1 or arguments[0] not in printers:
         print("usage: python -m coopnet_ros.parameters yaml|markdown", file=sys.stderr)
         return 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,17 @@ from coopnet_ros.odometry import matrix_from_transform
 
 Matrix = npt.NDArray[np.float64]
 Send = Callable[[TransformStamped], None]
-Lookup = Callable[[str, str], "Matrix | None"]
+Hear = Callable[[TransformStamped, str], None]
+
+
+class TransformSource(Protocol):
+    """What has been said on TF."""
+
+    def lookup(self, target: str, source: str) -> Matrix | None:
+        """Return the latest ``T_target_source``, (4, 4), or None while it is unknown."""
+
+    def clear(self) -> None:
+        """Forget what is not static: time has started over."""
 
 
 class TransformTree:
@@ -26,17 +38,24 @@ class TransformTree:
 
     def __init__(self) -> None:
         self._parents: dict[str, tuple[str, Matrix]] = {}
+        self._static: set[str] = set()
 
-    def update(self, msg: TFMessage) -> None:
-        """Take the transforms of a TFMessage.
+    def update(self, stamped: TransformStamped, *, is_static: bool = False) -> None:
+        """Take a transform.
 
         Raises:
-            InputError: One of them has a zero quaternion.
+            InputError: It has a zero quaternion.
         """
-        for stamped in msg.transforms:
-            parent = stamped.header.frame_id.lstrip("/")
-            child = stamped.child_frame_id.lstrip("/")
-            self._parents[child] = (parent, matrix_from_transform(stamped.transform))
+        parent = stamped.header.frame_id.lstrip("/")
+        child = stamped.child_frame_id.lstrip("/")
+        self._parents[child] = (parent, matrix_from_transform(stamped.transform))
+        (self._static.add if is_static else self._static.discard)(child)
+
+    def clear(self) -> None:
+        """Forget what is not static."""
+        self._parents = {
+            child: parent for child, parent in self._parents.items() if child in self._static
+        }
 
     def lookup(self, target: str, source: str) -> Matrix | None:
         """Return ``T_target_source``, (4, 4), or None when the two frames are not connected."""
@@ -50,8 +69,9 @@ class TransformTree:
         """Return ``T_ancestor_frame`` of the frame and everything above it, nearest first."""
         T_ancestor_frame = np.eye(4)
         found = {frame: T_ancestor_frame}
-        while frame in self._parents:
-            parent, T_parent_frame = self._parents[frame]
+        parents = self._parents  # another thread may clear it
+        while frame in parents:
+            parent, T_parent_frame = parents[frame]
             if parent in found:  # a loop: somebody publishes nonsense
                 break
             T_ancestor_frame = T_parent_frame @ T_ancestor_frame
@@ -72,27 +92,72 @@ def make_broadcasters(node: Node) -> tuple[Send, Send]:
     )
 
 
-def make_lookup(node: Node) -> Lookup:
+def listen(node: Node, hear: Hear) -> TransformSource:
     """Start to listen to TF.
 
+    Args:
+        node: Subscribes.
+        hear: Called with every transform and the topic, ``/tf`` or ``/tf_static``, in the thread
+            that spins the node.
+
     Returns:
-        ``lookup(target, source)``: the latest ``T_target_source`` (4, 4), or None while unknown.
+        Knows what has been heard.
     """
     try:
         import tf2_ros
     except ImportError:
-        return _listen(node)
-    buffer = tf2_ros.Buffer()
-    listener = tf2_ros.TransformListener(buffer, node)
+        return _listen_alone(node, hear)
+    return _Tf2Source(tf2_ros, node, hear)
 
-    def lookup(target: str, source: str, _keep_alive: object = listener) -> Matrix | None:
+
+class _Tf2Source:
+    """A buffer of tf2_ros, kept full by its listener."""
+
+    def __init__(self, tf2_ros: Any, node: Node, hear: Hear) -> None:
+        class Buffer(tf2_ros.Buffer):  # type: ignore[misc]  # exists only where ROS provides it
+            """Lets ``hear`` in: a subscription of its own would receive everything twice."""
+
+            def set_transform(self, transform: TransformStamped, authority: str) -> None:
+                super().set_transform(transform, authority)
+                hear(transform, "/tf")
+
+            def set_transform_static(self, transform: TransformStamped, authority: str) -> None:
+                super().set_transform_static(transform, authority)
+                hear(transform, "/tf_static")
+
+        self._unknown = tf2_ros.TransformException
+        self._buffer = Buffer()
+        self._listener = tf2_ros.TransformListener(self._buffer, node)
+
+    def lookup(self, target: str, source: str) -> Matrix | None:
         try:
-            stamped = buffer.lookup_transform(target, source, Time())
-        except tf2_ros.TransformException:
+            stamped = self._buffer.lookup_transform(target, source, Time())
+        except self._unknown:
             return None
         return matrix_from_transform(stamped.transform)
 
-    return lookup
+    def clear(self) -> None:
+        self._buffer.clear()
+
+
+def _listen_alone(node: Node, hear: Hear) -> TransformSource:
+    tree = TransformTree()
+
+    def update(msg: TFMessage, topic: str) -> None:
+        for stamped in msg.transforms:
+            try:
+                tree.update(stamped, is_static=topic == "/tf_static")
+            except CoopNetError as error:
+                node.get_logger().warning(
+                    f"ignored a transform: {error}", throttle_duration_sec=5.0
+                )
+            else:
+                hear(stamped, topic)
+
+    for topic, is_static in (("/tf", False), ("/tf_static", True)):
+        callback = functools.partial(update, topic=topic)
+        node.create_subscription(TFMessage, topic, callback, _tf_qos(static=is_static))
+    return tree
 
 
 def _publisher(node: Node, topic: str, *, static: bool) -> Send:
@@ -102,20 +167,6 @@ def _publisher(node: Node, topic: str, *, static: bool) -> Send:
         publisher.publish(TFMessage(transforms=[transform]))
 
     return send
-
-
-def _listen(node: Node) -> Lookup:
-    tree = TransformTree()
-
-    def update(msg: TFMessage) -> None:
-        try:
-            tree.update(msg)
-        except CoopNetError as error:
-            node.get_logger().warning(f"ignored a transform: {error}", throttle_duration_sec=5.0)
-
-    for topic, static in (("/tf", False), ("/tf_static", True)):
-        node.create_subscription(TFMessage, topic, update, _tf_qos(static=static))
-    return tree.lookup
 
 
 def _tf_qos(*, static: bool) -> QoSProfile:

@@ -89,6 +89,7 @@ OUTPUTS = (
     "motion/preview",
     "odom",
     "path",
+    "points",
 )
 
 

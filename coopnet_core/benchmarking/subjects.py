@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -279,12 +278,3 @@ def torch_depth_subject(name: str, width: int, height: int, threads: int) -> Sub
 
     runtime = f"torch {torch.__version__}, CPU, eager, {threads} threads"
     return Subject(name, width, height, runtime, "float32", call)
-
-
-def resident_mb() -> float | None:
-    """Return the resident memory of this process in MB (10^6 bytes); None outside Linux."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -293,8 +293,8 @@ def _load(
 ) -> None:
     """Make subjects and warm them up, and note the memory before, between and after."""
     from coopnet_core.benchmarking.report import Memory
-    from coopnet_core.benchmarking.subjects import resident_mb
     from coopnet_core.benchmarking.timing import warm_up
+    from coopnet_core.process import resident_mb
 
     before = resident_mb()
     made = make()

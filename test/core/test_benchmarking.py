@@ -29,6 +29,7 @@ from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.inference.bundle import NETWORK_NAMES, load_bundle
 from coopnet_core.inference.pipeline import STAGES
 from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
+from coopnet_core.process import resident_mb
 
 CAMERA = Intrinsics(128, 64, 64.0, 64.0, 63.5, 31.5)
 ROUNDS_FOR_AN_INTERVAL = 6
@@ -214,9 +215,9 @@ def test_stages_that_some_frames_skip_are_summed_up_over_the_others() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_resident_memory_sees_an_allocation() -> None:
-    before = making.resident_mb()
+    before = resident_mb()
     block = np.ones(30_000_000, np.uint8)
-    after = making.resident_mb()
+    after = resident_mb()
     assert before is not None
     assert after is not None
     assert after - before == pytest.approx(block.nbytes / 1e6, abs=10)

@@ -15,7 +15,6 @@ import rclpy
 import yaml
 from geometry_msgs.msg import TransformStamped
 from rclpy.parameter import Parameter
-from tf2_msgs.msg import TFMessage
 
 from coopnet_core.errors import ConfigError, InputError
 from coopnet_core.geometry.intrinsics import Intrinsics
@@ -175,15 +174,9 @@ def test_the_tf_tree_connects_frames_through_a_common_ancestor() -> None:
     T_base_lidar = motion((0.3, 0, 0), (0, 0, 0))
     stamp = TransformStamped().header.stamp
     tree = TransformTree()
-    tree.update(
-        TFMessage(
-            transforms=[
-                transform_message(T_base_mast, stamp, "base", "mast"),
-                transform_message(T_mast_cam, stamp, "/mast", "camera"),
-                transform_message(T_base_lidar, stamp, "base", "lidar"),
-            ]
-        )
-    )
+    tree.update(transform_message(T_base_mast, stamp, "base", "mast"))
+    tree.update(transform_message(T_mast_cam, stamp, "/mast", "camera"))
+    tree.update(transform_message(T_base_lidar, stamp, "base", "lidar"))
     np.testing.assert_allclose(tree.lookup("base", "camera"), T_base_mast @ T_mast_cam)
     expected = rigid.invert(T_base_lidar) @ T_base_mast @ T_mast_cam
     np.testing.assert_allclose(tree.lookup("lidar", "camera"), expected)
@@ -191,14 +184,24 @@ def test_the_tf_tree_connects_frames_through_a_common_ancestor() -> None:
     bad = TransformStamped()
     bad.transform.rotation.w = 0.0
     with pytest.raises(InputError, match="no rotation"):
-        tree.update(TFMessage(transforms=[bad]))
+        tree.update(bad)
+
+
+def test_when_time_starts_over_tf_keeps_what_is_static() -> None:
+    stamp = TransformStamped().header.stamp
+    tree = TransformTree()
+    tree.update(transform_message(np.eye(4), stamp, "base", "mast"), is_static=True)
+    tree.update(transform_message(np.eye(4), stamp, "mast", "head"))
+    tree.clear()
+    assert tree.lookup("base", "mast") is not None
+    assert tree.lookup("base", "head") is None
 
 
 def test_a_loop_in_tf_does_not_hang() -> None:
     stamp = TransformStamped().header.stamp
-    loop = [transform_message(np.eye(4), stamp, a, b) for a, b in (("a", "b"), ("b", "a"))]
     tree = TransformTree()
-    tree.update(TFMessage(transforms=loop))
+    for a, b in (("a", "b"), ("b", "a")):
+        tree.update(transform_message(np.eye(4), stamp, a, b))
     assert tree.lookup("base", "a") is None
 
 
@@ -208,7 +211,7 @@ def test_a_loop_in_tf_does_not_hang() -> None:
         ("max_gap_s", 5, "'max_gap_s' must be of type double.*write 5.0, not 5"),
         ("max_gap_s", 100.0, r"'max_gap_s' must be of type double \(0.05 to 60\).*out of range"),
         ("num_threads", "two", "'num_threads' must be of type integer"),
-        ("device", "tpu", "'device' must be one of auto, cpu, cuda, .*, got 'tpu'"),
+        ("device", "tpu", "'device' must be one of auto, cpu, .*, cuda, .*, got 'tpu'"),
     ],
 )
 def test_a_wrong_parameter_is_refused_by_name(name: str, value: object, message: str) -> None:
@@ -230,6 +233,6 @@ def test_the_parameter_file_is_the_one_of_the_table() -> None:
     assert values == {parameter.name: parameter.default for parameter in parameters.TABLE}
 
 
-def test_the_interface_page_has_the_parameters_of_the_table() -> None:
-    text = (ROOT / "docs" / "interface.md").read_text()
-    assert parameters.markdown_table() in text, "python -m coopnet_ros.parameters markdown"
+def test_the_parameter_page_is_the_one_of_the_table() -> None:
+    text = (ROOT / "docs" / "parameters.md").read_text()
+    assert text == parameters.markdown_text(), "python -m coopnet_ros.parameters markdown"
