@@ -14,8 +14,8 @@ Float64 = npt.NDArray[np.float64]
 LEVEL: Float64 = np.array([0.0, 1.0, 0.0])
 """Down in the axes of a level camera (optical: x right, y down, z forward)."""
 
-_LEVEL_SIGMA_RAD = math.radians(10.0)
 _MOUNTING_SIGMA_RAD = math.radians(2.0)
+_UNKNOWN_PITCH_SIGMA_RAD = math.radians(10.0)
 _TRAVEL_SIGMA_RAD = math.radians(1.0)
 """A car nods, and the road is uneven: that much a step leaves the plane of the ground."""
 _REMEMBERED_STEPS = 150.0
@@ -31,20 +31,22 @@ class GroundNormal:
 
     Args:
         R_base_cam: (3, 3) from the camera's optical axes to a base with z up; None for a camera
-            that is level to about 10 degrees.
+            that is level: to 2 degrees in roll, to 10 in pitch.
 
     Raises:
         ConfigError: ``R_base_cam`` is no rotation.
     """
 
     def __init__(self, R_base_cam: npt.ArrayLike | None = None) -> None:
-        self._mounted, sigma = LEVEL, _LEVEL_SIGMA_RAD
+        self._mounted = LEVEL
+        sigmas = np.array([_MOUNTING_SIGMA_RAD, *[_UNKNOWN_PITCH_SIGMA_RAD] * 2])
         if R_base_cam is not None:
             R = np.asarray(R_base_cam, np.float64)
             if R.shape != (3, 3) or not np.allclose(R @ R.T, np.eye(3), atol=1e-3):
                 raise ConfigError(f"the camera's mounting must be a rotation (3, 3), got {R}")
-            self._mounted, sigma = -R[2] / np.linalg.norm(R[2]), _MOUNTING_SIGMA_RAD
-        self._prior = np.eye(3) / sigma**2
+            self._mounted = -R[2] / np.linalg.norm(R[2])
+            sigmas = np.full(3, _MOUNTING_SIGMA_RAD)
+        self._prior = np.diag(1 / sigmas**2)
         self._travel = np.zeros((3, 3))
         self.down: Float64 = self._mounted
         """Unit vector (3,) in optical axes."""

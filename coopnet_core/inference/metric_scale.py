@@ -145,7 +145,7 @@ class MetricScale:
         config: Where the scale comes from.
         is_metric_bundle: ``bundle.metric``: depth comes in metres already. The modes refine it.
         R_base_cam: (3, 3) of the mounting, from optical axes to the base (z up), for
-            ``camera_height``; None for a camera that is level to about 10 degrees.
+            ``camera_height``; None for a level camera (see :class:`GroundNormal`).
 
     Raises:
         ConfigError: ``R_base_cam`` is no rotation.
