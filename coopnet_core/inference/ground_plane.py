@@ -73,7 +73,7 @@ class GroundConfig:
             ConfigError: A value is out of range.
         """
         for name in ("min_visible", "min_plane_fraction", "max_below_fraction"):
-            require(name, getattr(self, name), 0.0, 1.0)
+            require(name, getattr(self, name), 0.05, 1.0)
         for name in ("length", "half_width", "min_parallax_px"):
             require(name, getattr(self, name), 0.1, 100.0)
         for name in ("plane_tolerance", "below", "max_spread"):
@@ -256,7 +256,9 @@ def _strip(
         ],
         axis=-1,
     )
-    forward = np.array([0.0, 0.0, 1.0]) - down[2] * down
+    # Ahead is where a level camera looks, and the upper edge of the image of one that looks down.
+    ahead_and_up = np.array([0.0, -1.0, 1.0])
+    forward = ahead_and_up - (ahead_and_up @ down) * down
     forward /= max(float(np.linalg.norm(forward)), 1e-9)
     sink = rays @ down
     ahead = rays @ forward

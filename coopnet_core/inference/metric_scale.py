@@ -75,7 +75,7 @@ class MetricScaleConfig:
     depth_sigma: float = 0.1
     drift_sigma: float = 0.015
     min_distance_m: float = 0.05
-    window: int = 11
+    window: int = 7
     min_observations: int = 5
     max_jump: float = 0.4
     patience: int = 20

@@ -28,7 +28,7 @@ def with_depth(frame: FrameResult, where: np.ndarray, factor: float) -> FrameRes
     return replace(frame, depth=np.where(where, frame.depth * factor, frame.depth))
 
 
-@pytest.mark.parametrize("pitch_deg", [-4.0, 0.0, 20.0])
+@pytest.mark.parametrize("pitch_deg", [-4.0, 0.0, 20.0, 75.0])
 @pytest.mark.parametrize("roll_deg", [0.0, 5.0])
 @pytest.mark.parametrize("yaw", [0.0, 0.05])
 def test_any_camera_finds_its_height(pitch_deg: float, roll_deg: float, yaw: float) -> None:
