@@ -281,7 +281,7 @@ def apply_scale(result: FrameResult, scale: ScaleState, T_odom_prev: Float64) ->
     factor = scale.factor
     depth = result.depth * np.float32(factor)
     if result.T_prev_cur is None:
-        return replace(result, depth=depth, T_odom_cam=T_odom_prev.copy())
+        return replace(result, depth=depth, T_odom_cam=T_odom_prev.copy(), scale=scale)
     step = result.T_prev_cur.copy()
     step[:3, 3] *= factor
     units = np.diag([factor] * 3 + [1.0] * 3)
@@ -299,6 +299,7 @@ def apply_scale(result: FrameResult, scale: ScaleState, T_odom_prev: Float64) ->
         T_odom_cam=rigid.nearest_rigid(T_odom_prev @ step),
         pose_covariance=covariance,
         egomotion=egomotion,
+        scale=scale,
     )
 
 
