@@ -19,7 +19,12 @@ from coopnet_core.evaluation.stereo_depth import stereo_depth
 from coopnet_core.evaluation.task_depth import lidar_task, stereo_task
 from coopnet_core.evaluation.task_flow import flow_task, rubberwhale_task
 from coopnet_core.evaluation.task_motion import motion_task
-from coopnet_core.evaluation.task_odometry import odometry_task, scale_runs, trajectories_of
+from coopnet_core.evaluation.task_odometry import (
+    GROUND_TRUTH,
+    odometry_task,
+    scale_runs,
+    trajectories_of,
+)
 from coopnet_core.evaluation.tasks import Recorded, Task
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.inference.bundle import Bundle
@@ -104,7 +109,8 @@ def run_benchmark(
         scaled = scale_runs(run, bundle.metric)
         trajectories = trajectories_of(run, scaled)
         tasks.append(odometry_task(run, trajectories, bundle.metric))
-        tasks.append(scale_task(run, scaled))
+        truth = trajectories[GROUND_TRUTH]
+        tasks.append(scale_task(run, truth, scaled, bundle.metric))
     for name in ("kitti_03", "karlsruhe"):
         if name in recorded:
             tasks.append(flow_task(name, recorded[name]))

@@ -76,16 +76,23 @@ def run_scale(
     return ScaleRun(np.stack(scaled), states, float(lengths_m.sum()), truth)
 
 
-def scale_task(run: Recorded, runs: dict[str, ScaleRun]) -> Task:
+def scale_task(
+    run: Recorded, poses: Float64, runs: dict[str, ScaleRun], is_metric_bundle: bool
+) -> Task:
     """Score scales.
 
     Args:
         run: The sequence.
+        poses: (N, 4, 4), the true ones in metres.
         runs: What each source made of it, by name.
+        is_metric_bundle: Whether the bundle's depth is in metres without any of them.
 
     Returns:
         The table.
     """
+    if is_metric_bundle:
+        unscaled = run_scale(run, poses, MetricScaleConfig(), is_metric_bundle)
+        runs = {"none (the bundle's own metres)": unscaled, **runs}
     return Task(
         name="scale_kitti_03",
         title=f"Metric scale on KITTI odometry 03, frames {run.span}",

@@ -145,25 +145,14 @@ def measure_ground(result: FrameResult, down: Float64, config: GroundConfig) -> 
         )
     ray = rays[usable]
     points = ray * depth[usable][:, None].astype(np.float64)
-    plane, fraction = fit_plane(points, down, config.plane_tolerance)
-    tilt_deg = math.degrees(math.acos(np.clip(plane @ down / np.linalg.norm(plane), -1.0, 1.0)))
-    if tilt_deg > config.max_tilt_deg:
-        return Ground(
-            None,
-            f"the surface ahead is tilted by {tilt_deg:.0f} degrees against the ground: a ramp, a "
-            "wall, or a camera mounted otherwise",
-        )
-    if fraction < config.min_plane_fraction:
-        return Ground(None, f"no ground: {fraction:.0%} of the strip ahead lies on one plane")
     around = beside & np.isfinite(depth)
-    heights = (rays[around] @ plane) * depth[around]
-    below = float((heights > 1 + config.below).mean()) if heights.size else 0.0
-    if below > config.max_below_fraction:
-        return Ground(
-            None, f"not the lowest surface: {below:.0%} of what is beside it lies below (a table?)"
-        )
+    points_around = rays[around] * depth[around][:, None].astype(np.float64)
+    problem = _why_no_ground(points, points_around, down, config)
+    if problem:
+        return Ground(None, problem)
+    by_depth = float(np.median(points @ down))
     if not step[:3, 3].any():
-        return Ground(float(np.median(points @ down)), "standing still: no parallax")
+        return Ground(by_depth, "standing still: no parallax")
     rows, columns = np.nonzero(usable)
     # Published flow is the motion since the previous frame.
     flow = result.flow[::stride, ::stride][usable].astype(np.float64)
@@ -171,13 +160,34 @@ def measure_ground(result: FrameResult, down: Float64, config: GroundConfig) -> 
     inverse, parallax_px = inverse_depth(ray, before, step, result.intrinsics)
     seen = (parallax_px >= config.min_parallax_px) & (inverse > 0)
     if np.count_nonzero(seen) < max(_MIN_POINTS, config.min_visible * len(ray)):
-        return Ground(float(np.median(points @ down)), "too slow: the ground shows no parallax")
+        return Ground(by_depth, "too slow: the ground shows no parallax")
     heights = (ray[seen] @ down) / inverse[seen]
     height = float(np.median(heights))
     spread = 1.4826 * float(np.median(np.abs(heights / height - 1)))
     if spread > config.max_spread:
         return Ground(None, f"flow on the road agrees on no plane: spread {spread:.0%}")
     return Ground(height, "", is_by_parallax=True)
+
+
+def _why_no_ground(
+    points: Float64, points_around: Float64, down: Float64, config: GroundConfig
+) -> str:
+    """Return why the strip ahead, (N, 3), is no ground as depth has it; empty when it is."""
+    plane, fraction = fit_plane(points, down, config.plane_tolerance)
+    tilt_deg = math.degrees(math.acos(np.clip(plane @ down / np.linalg.norm(plane), -1.0, 1.0)))
+    if tilt_deg > config.max_tilt_deg:
+        return (
+            f"the surface ahead is tilted by {tilt_deg:.0f} degrees against the ground: a ramp, a "
+            "wall, or a camera mounted otherwise"
+        )
+    if fraction < config.min_plane_fraction:
+        return f"no ground: {fraction:.0%} of the strip ahead lies on one plane"
+    is_below = points_around @ plane > 1 + config.below
+    if is_below.size and is_below.mean() > config.max_below_fraction:
+        return (
+            f"not the lowest surface: {is_below.mean():.0%} of what is beside lies below: a table?"
+        )
+    return ""
 
 
 def fit_plane(points: Float64, down: Float64, tolerance: float) -> tuple[Float64, float]:

@@ -149,7 +149,10 @@ def test_scale_tables(report: tuple[dict[str, Any], Path]) -> None:
     assert wheels["p05"] < wheels["median"] < wheels["p95"]
     assert 0.6 < wheels["within_1_sigma"] <= 1
     assert wheels["frames_with_observation"] > 0.9
-    assert rows["camera height|"]["frames_with_observation"] == 0
+    height = rows["camera height|"]
+    assert height["frames_with_observation"] == 0
+    unscaled = rows["none (the bundle's own metres)|"]
+    assert [unscaled[key] for key in ("path", "p05")] == [height[key] for key in ("path", "p05")]
 
 
 def test_flow_tables(report: tuple[dict[str, Any], Path]) -> None:
