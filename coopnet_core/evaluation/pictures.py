@@ -184,7 +184,7 @@ def _save_trajectories(trajectories: dict[str, Float64], path: Path) -> None:
     axes.set_xlabel("x, right [m]")
     axes.set_ylabel("z, forward [m]")
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center")
     figure.savefig(path, dpi=120)
 
 
