@@ -14,11 +14,17 @@ from coopnet_core.data.sequence import Sequence as ImageSequence
 from coopnet_core.errors import DataError
 from coopnet_core.evaluation.baselines import DepthProfile, fit_depth_profile
 from coopnet_core.evaluation.runner import Progress, run_sequence
+from coopnet_core.evaluation.scale_run import ScaleRun, scale_task
 from coopnet_core.evaluation.stereo_depth import stereo_depth
 from coopnet_core.evaluation.task_depth import lidar_task, stereo_task
 from coopnet_core.evaluation.task_flow import flow_task, rubberwhale_task
 from coopnet_core.evaluation.task_motion import motion_task
-from coopnet_core.evaluation.task_odometry import odometry_task, trajectories_of
+from coopnet_core.evaluation.task_odometry import (
+    GROUND_TRUTH,
+    odometry_task,
+    scale_runs,
+    trajectories_of,
+)
 from coopnet_core.evaluation.tasks import Recorded, Task
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.inference.bundle import Bundle
@@ -47,6 +53,7 @@ class Results:
         skipped: What was left out, and why.
         recorded: What was run, by "kitti_raw_0002", "karlsruhe" and "kitti_03".
         trajectories: Poses (N, 4, 4) on KITTI 03 by method; "ground truth" is one of them.
+        scaled: Metric scale on KITTI 03 by its source.
         truths: Depth truth images (H, W), 0 unknown, by the names of ``recorded``.
     """
 
@@ -54,6 +61,7 @@ class Results:
     skipped: dict[str, str]
     recorded: dict[str, Recorded]
     trajectories: dict[str, Float64]
+    scaled: dict[str, ScaleRun]
     truths: dict[str, list[Float32]]
 
 
@@ -86,6 +94,7 @@ def run_benchmark(
     }
     tasks: list[Task] = []
     trajectories: dict[str, Float64] = {}
+    scaled: dict[str, ScaleRun] = {}
     truths: dict[str, list[Float32]] = {}
     if "kitti_raw_0002" in recorded:
         run = recorded["kitti_raw_0002"]
@@ -96,8 +105,12 @@ def run_benchmark(
         truths["karlsruhe"] = [stereo_depth(run.sequence, i) for i in range(len(run.sequence))]
         tasks.append(stereo_task(run, truths["karlsruhe"], profiles, bundle.metric))
     if "kitti_03" in recorded:
-        trajectories = trajectories_of(recorded["kitti_03"])
-        tasks.append(odometry_task(recorded["kitti_03"], trajectories, bundle.metric))
+        run = recorded["kitti_03"]
+        scaled = scale_runs(run, bundle.metric)
+        trajectories = trajectories_of(run, scaled)
+        tasks.append(odometry_task(run, trajectories, bundle.metric))
+        truth = trajectories[GROUND_TRUTH]
+        tasks.append(scale_task(run, truth, scaled, bundle.metric))
     for name in ("kitti_03", "karlsruhe"):
         if name in recorded:
             tasks.append(flow_task(name, recorded[name]))
@@ -114,7 +127,7 @@ def run_benchmark(
             f"{data_root} holds nothing to score: expected kitti_odometry, karlsruhe, kitti_raw or "
             "flow/middlebury_rubberwhale"
         )
-    return Results(tasks, skipped, recorded, trajectories, truths)
+    return Results(tasks, skipped, recorded, trajectories, scaled, truths)
 
 
 def _available_sequences(

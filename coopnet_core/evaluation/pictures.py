@@ -13,8 +13,10 @@ from coopnet_core.errors import DataError, RuntimeUnavailableError
 from coopnet_core.evaluation import baselines, drive_0002_boxes
 from coopnet_core.evaluation.benchmark import Results
 from coopnet_core.evaluation.runner import FrameOutput
+from coopnet_core.evaluation.scale_run import ScaleRun
 from coopnet_core.evaluation.task_odometry import GROUND_TRUTH
 from coopnet_core.evaluation.tasks import Recorded
+from coopnet_core.inference.metric_scale import ScaleStatus
 from coopnet_core.inference.rendering import render_depth, render_flow, render_mask, to_bgr
 
 try:
@@ -86,6 +88,13 @@ def write_pictures(results: Results, out: Path) -> dict[str, str]:
         _save_trajectories(results.trajectories, out / "odometry_kitti_03.png")
         captions["odometry_kitti_03.png"] = (
             "Odometry on the KITTI 03 validation block, seen from above, as it comes (not aligned)"
+        )
+    if results.scaled:
+        run = results.recorded["kitti_03"]
+        _save_scales(run, results.scaled, out / "scale_kitti_03.png")
+        captions["scale_kitti_03.png"] = (
+            "Metric scale on the KITTI 03 validation block: what each source says, with one "
+            "standard deviation, and the truth"
         )
     return captions
 
@@ -160,7 +169,7 @@ def _static_masks(run: Recorded) -> Picture:
 
 
 def _save_trajectories(trajectories: dict[str, Float64], path: Path) -> None:
-    figure = Figure(figsize=(7, 6), layout="constrained")
+    figure = Figure(figsize=(8, 7), layout="constrained")
     axes = figure.add_subplot()
     for name, poses in trajectories.items():
         is_truth = name == GROUND_TRUTH
@@ -175,8 +184,39 @@ def _save_trajectories(trajectories: dict[str, Float64], path: Path) -> None:
     axes.set_xlabel("x, right [m]")
     axes.set_ylabel("z, forward [m]")
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside lower center")
     figure.savefig(path, dpi=120)
+
+
+def _save_scales(run: Recorded, scaled: dict[str, ScaleRun], path: Path) -> None:
+    figure = Figure(figsize=(9, 4 * len(scaled)), layout="constrained")
+    frames = np.array(run.sequence.indices)
+    for number, (name, result) in enumerate(scaled.items(), start=1):
+        axes = figure.add_subplot(len(scaled), 1, number)
+        factor = np.array([state.factor for state in result.states])
+        sigma = np.nan_to_num([state.relative_sigma for state in result.states])
+        is_held = np.array([state.status is not ScaleStatus.UPDATED for state in result.states])
+        axes.fill_between(
+            frames, result.truth * 0.95, result.truth * 1.05, color="black", alpha=0.15, lw=0
+        )
+        axes.plot(frames, result.truth, color="black", label="truth, with 5 % around it")
+        axes.plot(frames, factor, color="tab:blue", label=name)
+        axes.fill_between(
+            frames,
+            factor * np.exp(-sigma),
+            factor * np.exp(sigma),
+            color="tab:blue",
+            alpha=0.2,
+            lw=0,
+        )
+        axes.plot(
+            frames[is_held], factor[is_held], ".", color="tab:orange", label="waiting or held"
+        )
+        axes.set_ylabel("metres per unit of depth")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    axes.set_xlabel("frame")
+    figure.savefig(path, dpi=100)
 
 
 def _image(run: Recorded, place: int) -> Picture:

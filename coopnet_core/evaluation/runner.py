@@ -16,7 +16,7 @@ from coopnet_core.evaluation.flow_metrics import resize_flow
 from coopnet_core.geometry.canonical import depth_from_canonical
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.inference.bundle import Bundle, NetworkName
-from coopnet_core.inference.pipeline import FramePipeline, Tracking
+from coopnet_core.inference.pipeline import FramePipeline, FrameResult
 from coopnet_core.inference.preprocess import prepare_image
 from coopnet_core.inference.runtime import FloatArray, Runtime
 
@@ -38,9 +38,7 @@ class FrameOutput:
         flow_cur_prev: (H, W, 2) float32 pixels; None for the first frame.
         flow_prev_cur: (H, W, 2) float32 pixels; None for the first frame.
         T_prev_cur_network: (4, 4) of the pose network alone; None for the first frame.
-        T_odom_cam: (4, 4) of the pipeline.
-        motion_mask: (H, W) bool; None for the first frame and where tracking was lost.
-        is_lost: The pipeline reported that tracking was lost.
+        result: What the pipeline made of it.
     """
 
     gray: Gray
@@ -49,9 +47,12 @@ class FrameOutput:
     flow_cur_prev: Float32 | None
     flow_prev_cur: Float32 | None
     T_prev_cur_network: Float64 | None
-    T_odom_cam: Float64
-    motion_mask: Mask | None
-    is_lost: bool
+    result: FrameResult
+
+    @property
+    def motion_mask(self) -> Mask | None:
+        """The pipeline's mask, (H, W) bool; None for the first frame and where tracking is lost."""
+        return self.result.motion_mask
 
 
 class RecordingRuntime(Runtime):
@@ -119,9 +120,7 @@ def run_sequence(
                 flow_cur_prev=None if flow is None else _pixels_last(flow[0]),
                 flow_prev_cur=None if flow is None else _pixels_last(flow[1]),
                 T_prev_cur_network=None if pose is None else pose[0][0].astype(np.float64),
-                T_odom_cam=result.T_odom_cam,
-                motion_mask=result.motion_mask,
-                is_lost=result.tracking is Tracking.LOST,
+                result=result,
             )
         )
     return outputs

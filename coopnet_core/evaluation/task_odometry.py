@@ -15,19 +15,46 @@ from coopnet_core.evaluation.odometry_metrics import (
     stands_still,
     trajectory_from_steps,
 )
+from coopnet_core.evaluation.scale_run import KITTI_CAMERA_HEIGHT_M, ScaleRun, run_scale
 from coopnet_core.evaluation.tasks import Recorded, Row, Task
+from coopnet_core.inference.metric_scale import MetricScaleConfig
+from coopnet_core.inference.pipeline import Tracking
 
 Float64 = npt.NDArray[np.float64]
 
 GROUND_TRUTH = "ground truth"
+_SCALED = "CoopNet pipeline, scale by "
+_SOURCES = {
+    "camera height": MetricScaleConfig(mode="camera_height", camera_height_m=KITTI_CAMERA_HEIGHT_M),
+    "wheel odometry (simulated from ground truth)": MetricScaleConfig(mode="odometry"),
+}
 _ALIGNMENT_NAMES = {"none": "none (metres)", "scale": "scale only", "7dof": "7-DoF"}
 
 
-def trajectories_of(run: Recorded) -> dict[str, Float64]:
+def scale_runs(run: Recorded, is_metric: bool) -> dict[str, ScaleRun]:
+    """Bring the pipeline to metric scale by each source.
+
+    Args:
+        run: The bundle's outputs on a sequence with true poses.
+        is_metric: Whether the bundle's translations are in metres already.
+
+    Returns:
+        By the name of the source.
+
+    Raises:
+        DataError: There are no true poses.
+    """
+    return {
+        name: run_scale(run, _truth(run), config, is_metric) for name, config in _SOURCES.items()
+    }
+
+
+def trajectories_of(run: Recorded, scaled: dict[str, ScaleRun]) -> dict[str, Float64]:
     """Collect the trajectories to compare.
 
     Args:
         run: The bundle's outputs on a sequence with true poses.
+        scaled: From :func:`scale_runs`.
 
     Returns:
         Poses (N, 4, 4) in the frame of the first camera, by method; the truth is one of them.
@@ -35,10 +62,7 @@ def trajectories_of(run: Recorded) -> dict[str, Float64]:
     Raises:
         DataError: There are no true poses, or frames so far apart that they were not compared.
     """
-    truth = run.sequence.poses
-    if truth is None:
-        raise DataError(f"{run.sequence.name} has no ground truth poses")
-    truth = relative_to_first(truth)
+    truth = _truth(run)
     network_steps = [
         output.T_prev_cur_network for output in run.outputs if output.T_prev_cur_network is not None
     ]
@@ -49,7 +73,8 @@ def trajectories_of(run: Recorded) -> dict[str, Float64]:
         )
     return {
         GROUND_TRUTH: truth,
-        "CoopNet pipeline": np.stack([output.T_odom_cam for output in run.outputs]),
+        "CoopNet pipeline": np.stack([output.result.T_odom_cam for output in run.outputs]),
+        **{f"{_SCALED}{name}": result.poses for name, result in scaled.items()},
         "pose network alone": trajectory_from_steps(np.stack(network_steps)),
         "constant velocity": baselines.constant_velocity(
             float(np.linalg.norm(truth[1, :3, 3])), len(truth)
@@ -74,7 +99,7 @@ def odometry_task(run: Recorded, trajectories: dict[str, Float64], is_metric: bo
     for method, poses in trajectories.items():
         if method == GROUND_TRUTH:
             continue
-        has_metres = is_metric or method == "constant velocity"
+        has_metres = is_metric or method == "constant velocity" or method.startswith(_SCALED)
         for alignment in ALIGNMENTS:
             if alignment == "none" and not has_metres:
                 continue
@@ -96,7 +121,7 @@ def odometry_task(run: Recorded, trajectories: dict[str, Float64], is_metric: bo
                 }
             )
     path_m = path_length(truth)
-    num_lost = sum(output.is_lost for output in run.outputs)
+    num_lost = sum(output.result.tracking is Tracking.LOST for output in run.outputs)
     return Task(
         name="odometry_kitti_03",
         title=f"Odometry on KITTI odometry 03, frames {run.span}",
@@ -114,3 +139,9 @@ def odometry_task(run: Recorded, trajectories: dict[str, Float64], is_metric: bo
             "ate and rpe are root mean squares.",
         ],
     )
+
+
+def _truth(run: Recorded) -> Float64:
+    if run.sequence.poses is None:
+        raise DataError(f"{run.sequence.name} has no ground truth poses")
+    return relative_to_first(run.sequence.poses)

@@ -6,7 +6,7 @@ import enum
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -20,6 +20,12 @@ from coopnet_core.inference.bundle import Bundle
 from coopnet_core.inference.egomotion import LOST_VARIANCE, Egomotion, estimate_egomotion
 from coopnet_core.inference.egomotion_config import EgomotionConfig
 from coopnet_core.inference.frame_pair import FramePair
+from coopnet_core.inference.metric_scale import (
+    MetricScale,
+    MetricScaleConfig,
+    ScaleState,
+    apply_scale,
+)
 from coopnet_core.inference.motion_mask import MotionMaskConfig, motion_mask
 from coopnet_core.inference.preprocess import ImageArray, prepare_image
 from coopnet_core.inference.projection import Float32, Mask
@@ -31,7 +37,16 @@ _RANGE_TOLERANCE = 1.001
 """A network that says "as far as I can" is off the end of its range by rounding."""
 
 OUTPUTS = frozenset({"depth", "flow", "motion_mask"})
-STAGES = ("preprocess", "depth", "flow_features", "pose", "flow", "egomotion", "motion_mask")
+STAGES = (
+    "preprocess",
+    "depth",
+    "flow_features",
+    "pose",
+    "flow",
+    "egomotion",
+    "motion_mask",
+    "scale",
+)
 """What ``FrameResult.timings_ms`` tells apart, beside ``total``."""
 
 
@@ -65,7 +80,8 @@ class FrameResult:
     Attributes:
         stamp_ns: Stamp of the frame.
         intrinsics: Camera of the maps below (the network's size).
-        depth: (H, W) float32, metres if the bundle is metric, else in its own unit; NaN invalid.
+        depth: (H, W) float32, metres if ``scale.is_metric``, else in the bundle's own unit; NaN
+            invalid.
         flow: (H, W, 2) float32, pixels that each point of this frame has moved since the previous
             one, +u right, +v down; None without a previous frame or when not wanted.
         motion_mask: (H, W) bool, what moves by itself; None without a previous frame, when tracking
@@ -79,6 +95,7 @@ class FrameResult:
         reset_reason: Why the pipeline started anew with this frame, else None.
         timings_ms: Milliseconds per stage, and ``total``.
         egomotion: How the step was found, or why it was not; None without a previous frame.
+        scale: What depth and the step have been multiplied by.
     """
 
     stamp_ns: int
@@ -93,6 +110,7 @@ class FrameResult:
     reset_reason: str | None
     timings_ms: dict[str, float]
     egomotion: Egomotion | None = None
+    scale: ScaleState | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +136,7 @@ class FramePipeline:
         config: Tolerances.
         T_odom_cam: (4, 4) pose to go on from, such as that of a pipeline with another bundle;
             identity by default.
+        scale: Metric scale of depth and odometry; by default as the bundle gives it.
     """
 
     def __init__(
@@ -126,11 +145,14 @@ class FramePipeline:
         runtime: Runtime,
         config: PipelineConfig | None = None,
         T_odom_cam: Float64 | None = None,
+        scale: MetricScale | None = None,
     ) -> None:
         self._bundle = bundle
         self._runtime = runtime
         self._config = config or PipelineConfig()
         self._T_odom_cam = np.eye(4) if T_odom_cam is None else rigid.nearest_rigid(T_odom_cam)
+        self._scale = scale or MetricScale(MetricScaleConfig(), bundle.metric)
+        self._is_metric: bool | None = None
         self._prev: _Frame | None = None
         self._reset_reason: str | None = None
 
@@ -151,12 +173,14 @@ class FramePipeline:
         stamp_ns: int,
         intrinsics: Intrinsics,
         wanted: frozenset[str] = OUTPUTS,
+        wheel_distance_m: float | None = None,
     ) -> FrameResult:
         """Process one frame.
 
         A stamp that goes backwards is a new run: the pose goes back to the origin. After a gap
         (longer than ``max_gap_s``) or a change of camera the pose is held, since odometry must not
-        jump, and the step is unknown. Both say so in ``reset_reason``.
+        jump, and the step is unknown. When depth becomes metric, or ceases to be, the pose goes
+        back to the origin, since a path cannot be in two units. ``reset_reason`` says so each time.
 
         Args:
             image_rgb: (H, W, 3) RGB or (H, W) mono, uint8, rectified.
@@ -164,6 +188,8 @@ class FramePipeline:
             intrinsics: Camera of the image at its size.
             wanted: Outputs that somebody uses, of ``depth``, ``flow``, ``motion_mask``. Depth and
                 odometry are always computed.
+            wheel_distance_m: How far the camera has come since the previous frame by wheel
+                odometry, for a scale that asks for it; None where unknown.
 
         Returns:
             Everything known after this frame.
@@ -225,15 +251,10 @@ class FramePipeline:
             if "motion_mask" in wanted and egomotion.T_prev_cur is not None:
                 with timings.stage("motion_mask"):
                     mask = motion_mask(pair, egomotion.T_prev_cur, self._config.motion_mask)
-            if "flow" in wanted:
-                flow = -flow_cur_prev
+            flow = -flow_cur_prev
 
         step = None if egomotion is None else egomotion.T_prev_cur
-        if step is not None:
-            self._T_odom_cam = rigid.nearest_rigid(self._T_odom_cam @ step)
-        self._prev = _Frame(stamp_ns, intrinsics, network_input, gray, sharp, features, depth, step)
-        reset_reason, self._reset_reason = self._reset_reason, None
-        return FrameResult(
+        result = FrameResult(
             stamp_ns=stamp_ns,
             intrinsics=camera,
             depth=depth,
@@ -245,10 +266,30 @@ class FramePipeline:
             if egomotion is None
             else egomotion.covariance,
             tracking=_tracking(egomotion),
-            reset_reason=reset_reason,
-            timings_ms=timings.finish(),
+            reset_reason=self._reset_reason,
+            timings_ms={},
             egomotion=egomotion,
         )
+        with timings.stage("scale"):
+            result = self._scaled(result, wheel_distance_m)
+        # What the next frame is compared with stays in the bundle's unit.
+        self._prev = _Frame(stamp_ns, intrinsics, network_input, gray, sharp, features, depth, step)
+        self._reset_reason = None
+        return replace(
+            result,
+            flow=result.flow if "flow" in wanted else None,
+            timings_ms=timings.finish(),
+        )
+
+    def _scaled(self, result: FrameResult, wheel_distance_m: float | None) -> FrameResult:
+        scale = self._scale.update(result, wheel_distance_m)
+        result = apply_scale(result, scale, self._T_odom_cam)
+        if self._is_metric is not None and self._is_metric != scale.is_metric:
+            now = f"metres by {scale.source}" if scale.is_metric else "no longer metres"
+            reasons = filter(None, [result.reset_reason, f"depth and odometry are {now}"])
+            result = replace(result, T_odom_cam=np.eye(4), reset_reason="; ".join(reasons))
+        self._is_metric, self._T_odom_cam = scale.is_metric, result.T_odom_cam.copy()
+        return result
 
     def _depth(self, network_input: FloatArray, camera: Intrinsics) -> Float32:
         canonical = self._runtime.depth(network_input)[0, 0]

@@ -128,10 +128,31 @@ def test_odometry_recovers_the_sideways_drive(report: tuple[dict[str, Any], Path
     rows = _rows(report, "odometry_kitti_03")
     pipeline = rows["CoopNet pipeline|none (metres)"]
     assert pipeline["t_err_percent"] == pytest.approx(0, abs=1)
+    # So do distances of wheels. A wall shows no ground: depth stays as the bundle gives it.
+    wheels = rows[
+        "CoopNet pipeline, scale by wheel odometry (simulated from ground truth)|none (metres)"
+    ]
+    assert wheels["t_err_percent"] == pytest.approx(0, abs=2)
+    height = rows["CoopNet pipeline, scale by camera height|none (metres)"]
+    assert height == {**pipeline, "method": "CoopNet pipeline, scale by camera height"}
     # The pose network of this bundle always says that nothing moves: nothing to fit a scale to.
     assert rows["pose network alone|none (metres)"]["ate_m"] > 1
     assert "pose network alone|scale only" not in rows
     assert rows["constant velocity|none (metres)"]["t_err_percent"] > 100
+
+
+def test_scale_tables(report: tuple[dict[str, Any], Path]) -> None:
+    rows = _rows(report, "scale_kitti_03")
+    wheels = rows["wheel odometry (simulated from ground truth)|"]
+    for key, tolerance in (("path", 0.02), ("median", 0.02), ("p05", 0.1), ("p95", 0.1)):
+        assert wheels[key] == pytest.approx(1, abs=tolerance)
+    assert wheels["p05"] < wheels["median"] < wheels["p95"]
+    assert 0.6 < wheels["within_1_sigma"] <= 1
+    assert wheels["frames_with_observation"] > 0.9
+    height = rows["camera height|"]
+    assert height["frames_with_observation"] == 0
+    unscaled = rows["none (the bundle's own metres)|"]
+    assert [unscaled[key] for key in ("path", "p05")] == [height[key] for key in ("path", "p05")]
 
 
 def test_flow_tables(report: tuple[dict[str, Any], Path]) -> None:

@@ -16,6 +16,7 @@ from coopnet_core.errors import InputError
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.inference.bundle import NetworkName, load_bundle
 from coopnet_core.inference.egomotion import LOST_VARIANCE
+from coopnet_core.inference.metric_scale import MetricScale, MetricScaleConfig
 from coopnet_core.inference.pipeline import (
     STAGES,
     FramePipeline,
@@ -129,6 +130,47 @@ def test_steps_add_up_in_the_odometry_frame(tmp_path: Path) -> None:
         np.testing.assert_allclose(result.T_odom_cam[:3, 3], number * expected, atol=1e-5)
         np.testing.assert_allclose(result.T_odom_cam[:3, :3], np.eye(3), atol=1e-6)
         assert result.T_odom_cam.dtype == np.float64
+
+
+def test_scaled_steps_add_up_from_where_metres_begin(tmp_path: Path) -> None:
+    bundle = load_bundle(
+        write_tiny_bundle(tmp_path / "b", depth=10.0, flow=(2.0, 0.0), metric=False)
+    )
+    config = MetricScaleConfig(mode="odometry", window=3, min_observations=3)
+    pipeline = FramePipeline(
+        bundle, OnnxRuntime(bundle, num_threads=1), scale=MetricScale(config, bundle.metric)
+    )
+    step = 2.0 * 5.0 / 32.0
+
+    def run(number: int, wheel_distance_m: float) -> FrameResult:
+        return pipeline.step(IMAGE, number * FRAME_NS, CAMERA, frozenset(), wheel_distance_m)
+
+    unknown = [run(number, 1.0) for number in range(3)]
+    assert not any(result.scale.is_metric for result in unknown if result.scale)
+    np.testing.assert_allclose(unknown[-1].T_odom_cam[0, 3], 2 * step, rtol=1e-4)
+    first = run(3, 1.0)
+    # What was driven before has no metres: the path begins here.
+    assert first.reset_reason == "depth and odometry are metres by odometry"
+    np.testing.assert_array_equal(first.T_odom_cam, np.eye(4))
+    assert first.scale is not None
+    assert first.scale.factor == pytest.approx(1 / step, rel=1e-3)
+    np.testing.assert_allclose(first.depth, 5.0 / step, rtol=1e-3)
+    later = [run(number, 1.3) for number in range(4, 8)]
+    # The median follows after two of the new ones; what has been driven stays where it is.
+    positions = [result.T_odom_cam[0, 3] for result in later]
+    np.testing.assert_allclose(positions, [1.0, 2.3, 3.6, 4.9], rtol=1e-3)
+    assert all(result.reset_reason is None for result in later)
+    assert later[-1].flow is None
+    np.testing.assert_array_equal(pipeline.T_odom_cam, later[-1].T_odom_cam)
+
+
+def test_an_impossible_wheel_distance_leaves_the_state(tmp_path: Path) -> None:
+    pipeline = tiny_pipeline(tmp_path, depth=10.0, flow=(2.0, 0.0))
+    pipeline.step(IMAGE, 0, CAMERA)
+    with pytest.raises(InputError, match="0 or more"):
+        pipeline.step(IMAGE, FRAME_NS, CAMERA, wheel_distance_m=-1.0)
+    result = pipeline.step(IMAGE, 2 * FRAME_NS, CAMERA)
+    assert result.T_odom_cam[0, 3] == pytest.approx(2.0 * 5.0 / 32.0, rel=1e-3)
 
 
 def test_standing_still_stays_exactly_where_it_is(tmp_path: Path) -> None:
