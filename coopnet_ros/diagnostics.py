@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from coopnet_core.inference.metric_scale import ScaleState, ScaleStatus
 from coopnet_core.inference.pipeline import Tracking
 from coopnet_core.process import resident_mb
 from coopnet_ros.model import Model
@@ -48,6 +49,7 @@ class Monitor:
         self._last_reset = ""
         self._tracking = Tracking.INITIALISING
         self._tracking_reason = ""
+        self._scale: ScaleState | None = None
         self._last_image_s: float | None = None
 
     def image_received(self, *, is_dropped: bool) -> None:
@@ -85,6 +87,11 @@ class Monitor:
         with self._lock:
             self._tracking, self._tracking_reason = tracking, reason
 
+    def scale_is(self, scale: ScaleState) -> None:
+        """Note the metric scale after a frame."""
+        with self._lock:
+            self._scale = scale
+
     def seconds_without_image(self, since_s: float) -> float:
         """Return the time since the last image, or since ``since_s`` (monotonic) if later."""
         with self._lock:
@@ -100,8 +107,9 @@ class Monitor:
         input_problem: str,
         mounting: str,
         odometry_problems: list[str],
+        scale_problem: str,
     ) -> list[DiagnosticStatus]:
-        """Return the input, processing and odometry statuses, and start a new period.
+        """Return the input, processing, odometry and scale statuses, and start a new period.
 
         Args:
             name: Name of the node; each status is called ``NAME: PART``.
@@ -110,6 +118,7 @@ class Monitor:
             input_problem: Why no image comes, empty when all is well.
             mounting: Where the camera's pose on the base comes from.
             odometry_problems: What stands in the way of odometry, empty strings apart.
+            scale_problem: What stands in the way of metric scale, empty when nothing does.
         """
         with self._lock:
             window, self._window = self._window, _Window()
@@ -118,6 +127,7 @@ class Monitor:
                 self._input_status(name, window, period_s, image_topic, camera_info, input_problem),
                 self._processing_status(name, window, period_s),
                 self._odometry_status(name, window, mounting, odometry_problems),
+                _scale_status(name, self._scale, scale_problem),
             ]
 
     def _input_status(
@@ -177,6 +187,33 @@ class Monitor:
         return make_status(f"{name}: odometry", level, message, values)
 
 
+def _scale_status(name: str, scale: ScaleState | None, problem: str) -> DiagnosticStatus:
+    name = f"{name}: scale"
+    if scale is None:
+        return make_status(name, OK, problem or "no frame yet", {})
+    level, message = OK, f"{scale.source}, {scale.status.value}"
+    if scale.reason:
+        message += f": {scale.reason}"
+    if not scale.is_metric:
+        level = WARN
+        message = f"no metric scale, the unit of depth and odometry is arbitrary; {message}"
+    elif scale.status is ScaleStatus.WAITING:
+        level = WARN
+    if problem:
+        level, message = WARN, problem
+    values = {
+        "source": scale.source,
+        "metric": str(scale.is_metric).lower(),
+        "factor": f"{scale.factor:.4f}",
+        "variance": f"{scale.variance:.3g}",
+        "standard deviation [%]": f"{100 * scale.relative_sigma:.1f}",
+        "observations": str(scale.num_observations),
+        "state": scale.status.value,
+        "reason": scale.reason,
+    }
+    return make_status(name, level, message, values)
+
+
 def model_status(name: str, model: Model | None, problem: str) -> DiagnosticStatus:
     """Return the status of the model.
 
@@ -190,8 +227,6 @@ def model_status(name: str, model: Model | None, problem: str) -> DiagnosticStat
         return make_status(name, ERROR, problem, {})
     info = model.bundle.info
     level, message = OK, "running"
-    if not info.depth.metric:
-        level, message = WARN, "depth has no metric scale: its unit is arbitrary"
     if problem:
         level, message = WARN, problem
     values = {

@@ -12,6 +12,7 @@ from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
 from coopnet_core.errors import CoopNetError, InputError
+from coopnet_core.inference.metric_scale import MetricScale
 from coopnet_core.inference.pipeline import FramePipeline, FrameResult, PipelineConfig
 from coopnet_ros.camera_input import Arrival, CameraInput
 from coopnet_ros.diagnostics import Monitor
@@ -21,7 +22,8 @@ from coopnet_ros.mounting import Mounting, MountingFinder
 from coopnet_ros.odom_transform import OdomTransform
 from coopnet_ros.odometry import BaseOdometry
 from coopnet_ros.outputs import Outputs
-from coopnet_ros.parameters import Settings
+from coopnet_ros.parameters import Settings, scale_config
+from coopnet_ros.wheel_odometry import WheelOdometry
 
 _LOG_PERIOD_S = 5.0
 
@@ -37,6 +39,7 @@ class FrameProcessor:
         camera: Decodes and rectifies.
         mounting: Finds where the camera sits.
         odom_transform: Publishes TF.
+        wheels: Wheel odometry, where metric scale comes from it.
         monitor: Told what happens to each image.
     """
 
@@ -47,6 +50,7 @@ class FrameProcessor:
         camera: CameraInput,
         mounting: MountingFinder,
         odom_transform: OdomTransform,
+        wheels: WheelOdometry | None,
         monitor: Monitor,
     ) -> None:
         self._node = node
@@ -54,6 +58,7 @@ class FrameProcessor:
         self._camera = camera
         self._mounting = mounting
         self._odom_transform = odom_transform
+        self._wheels = wheels
         self._monitor = monitor
         self._lock = threading.Lock()
         self._model: Model | None = None
@@ -70,6 +75,7 @@ class FrameProcessor:
         """Take what processing needs."""
         with self._lock:
             self._model, self._outputs = model, outputs
+            self._take_scale(model)
 
     def release(self) -> None:
         """Let go of the model and the outputs, and forget everything."""
@@ -90,6 +96,7 @@ class FrameProcessor:
                 self._model.pipeline.T_odom_cam,
             )
             self._model = model
+            self._take_scale(model)
         return True
 
     def reset(self, cause: str, *, forget_mounting: bool) -> bool:
@@ -102,6 +109,15 @@ class FrameProcessor:
             if forget_mounting:
                 self._start_over()
         return True
+
+    def _take_scale(self, model: Model) -> None:
+        """Let metric scale start anew: for another bundle, or a camera that sits elsewhere."""
+        mounting = self._mounting.known
+        # A makeshift mounting is a guess, and a degree of pitch is a tenth of the height.
+        is_known = mounting is not None and not mounting.is_makeshift
+        rotation = mounting.T_base_cam[:3, :3] if mounting is not None and is_known else None
+        config = scale_config(self._settings())
+        model.pipeline.use_scale(MetricScale(config, model.bundle.metric, rotation))
 
     def _start_over(self) -> None:
         self._mounting.forget()
@@ -149,9 +165,15 @@ class FrameProcessor:
         ready_s = time.monotonic()
         intrinsics = picture.calibration.intrinsics()
         # Everything that is published about this frame comes from this one result.
-        result = model.pipeline.step(picture.image, stamp_ns, intrinsics, outputs.wanted())
-        step_s = time.monotonic()
         previous_ns = stamp_ns if self._last_stamp_ns is None else self._last_stamp_ns
+        result = model.pipeline.step(
+            picture.image,
+            stamp_ns,
+            intrinsics,
+            outputs.wanted(),
+            self._wheel_distance(previous_ns, stamp_ns),
+        )
+        step_s = time.monotonic()
         self._last_stamp_ns = stamp_ns
         self._report(result)
         self._publish_odometry(result, header, (stamp_ns - previous_ns) / 1e9, outputs)
@@ -164,12 +186,19 @@ class FrameProcessor:
         }
         self._monitor.frame_published((end_s - arrival.received_s) * 1e3, stages_ms)
 
+    def _wheel_distance(self, from_ns: int, to_ns: int) -> float | None:
+        mounting = self._mounting.known
+        if self._wheels is None or mounting is None or to_ns <= from_ns:
+            return None
+        return self._wheels.distance(from_ns, to_ns, mounting.T_base_cam)
+
     def _find_mounting(self, model: Model, header: Header) -> None:
         known = self._mounting.known
         mounting: Mounting | None = self._mounting.find(header)
         if mounting is known:
             return
         self._odometry = None if mounting is None else BaseOdometry(mounting.T_base_cam)
+        self._take_scale(model)
         if mounting is not None and self._last_stamp_ns is not None:
             model.pipeline.reset(f"camera mounting from {mounting.source}")
 
@@ -179,6 +208,8 @@ class FrameProcessor:
             self._node.get_logger().warning(f"odometry reset: {result.reset_reason}")
         reason = "" if result.egomotion is None else result.egomotion.reason
         self._monitor.tracking_is(result.tracking, reason)
+        if result.scale is not None:
+            self._monitor.scale_is(result.scale)
 
     def _publish_odometry(
         self, result: FrameResult, header: Header, dt_s: float, outputs: Outputs

@@ -20,6 +20,7 @@ from rclpy.node import Node
 
 from coopnet_core.errors import ConfigError
 from coopnet_core.inference.bundle import PRECISIONS, Precision
+from coopnet_core.inference.metric_scale import SCALE_MODES, MetricScaleConfig, ScaleMode
 from coopnet_core.inference.runtime import DEVICES
 
 Value = bool | int | float | str | list[float] | list[str]
@@ -174,6 +175,29 @@ TABLE: tuple[Parameter, ...] = (
         "forward.",
     ),
     Parameter(
+        "scale_mode",
+        "none",
+        "Where metric scale comes from, for depth, points and odometry alike. none: depth as the "
+        "bundle gives it, metres if it was trained so. fixed: times `scale_fixed`. camera_height: "
+        "from the ground and `camera_height`. odometry: from nav_msgs/Odometry on "
+        "`wheel_odometry`.",
+        choices=SCALE_MODES,
+    ),
+    Parameter(
+        "scale_fixed",
+        1.0,
+        "Metres per unit of the bundle's depth, with `scale_mode: fixed`.",
+        1e-6,
+        1e6,
+    ),
+    Parameter(
+        "camera_height",
+        0.0,
+        "Height of the camera over the ground [m], with `scale_mode: camera_height`.",
+        0.0,
+        100.0,
+    ),
+    Parameter(
         "max_gap_s",
         1.0,
         "Longest time between two images [s]; after a longer one odometry starts anew from where "
@@ -222,11 +246,32 @@ class Settings:
     publish_tf: bool
     camera_mounting: str
     camera_xyz_rpy: Sequence[float]
+    scale_mode: ScaleMode
+    scale_fixed: float
+    camera_height: float
     max_gap_s: float
     path_length: int
     path_period_s: float
     no_image_warning_s: float
     diagnostics_period_s: float
+
+
+def scale_config(settings: Settings) -> MetricScaleConfig:
+    """Return what the parameters say about metric scale.
+
+    Raises:
+        ConfigError: ``camera_height`` is asked for and not given.
+    """
+    if settings.scale_mode == "camera_height" and settings.camera_height <= 0:
+        raise ConfigError(
+            "parameter 'scale_mode' is camera_height, so 'camera_height' must be the height of the "
+            f"camera over the ground in metres, got {settings.camera_height}"
+        )
+    return MetricScaleConfig(
+        mode=settings.scale_mode,
+        fixed=settings.scale_fixed,
+        camera_height_m=settings.camera_height or None,
+    )
 
 
 def declare(node: Node) -> Settings:

@@ -33,6 +33,7 @@ from coopnet_ros.model import Model, load_model, read_bundle
 from coopnet_ros.mounting import MountingFinder
 from coopnet_ros.odom_transform import OdomTransform
 from coopnet_ros.outputs import Outputs
+from coopnet_ros.wheel_odometry import WheelOdometry
 
 RCLError = rclpy_implementation.RCLError
 
@@ -84,12 +85,16 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         self._odom_transform = OdomTransform(self, self._get_settings, send)
         tf = transforms.listen(self, self._odom_transform.hear)
         self._mounting = MountingFinder(self, self._get_settings, tf, send_static)
+        self._wheels = None
+        if self._settings.scale_mode == "odometry":
+            self._wheels = WheelOdometry(self, self._settings.image_reliability)
         self._processor = FrameProcessor(
             self,
             self._get_settings,
             self._camera,
             self._mounting,
             self._odom_transform,
+            self._wheels,
             self._monitor,
         )
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -125,6 +130,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
         """Load the bundle and warm it up; FAILURE, with the cause in the log, if that fails."""
         try:
             frames.base_from_camera(self._settings.camera_xyz_rpy)
+            parameters.scale_config(self._settings)
             model = self._load(self._settings.bundle)
         except CoopNetError as error:
             self._model_problem = str(error)
@@ -148,8 +154,11 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the camera and start the worker."""
         try:
+            if self._wheels is not None:
+                self._wheels.open()
             mailbox = self._camera.open()
         except _ROS_ERRORS as error:
+            self.stop_worker()
             self.get_logger().error(f"cannot activate, no subscription (QoS overrides?): {error}")
             return TransitionCallbackReturn.FAILURE
         self._mounting.give_tf_time()
@@ -186,6 +195,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
     def stop_worker(self) -> None:
         """Unsubscribe from the camera and wait for the frame in progress."""
         self._camera.close()
+        if self._wheels is not None:
+            self._wheels.close()
         if self._worker is not None:
             self._worker.join()
         self._worker = None
@@ -300,6 +311,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
             input_problem=self._camera.problem(self._settings.no_image_warning_s),
             mounting=mounting.source if mounting is not None else "not known yet",
             odometry_problems=[self._mounting.problem, self._odom_transform.problem()],
+            scale_problem="" if self._wheels is None else self._wheels.problem(),
         )
         statuses.append(model_status(name, self._processor.model, self._model_problem))
         msg = DiagnosticArray(status=statuses)

@@ -167,6 +167,10 @@ class FramePipeline:
         self._prev = None
         self._reset_reason = reason
 
+    def use_scale(self, scale: MetricScale) -> None:
+        """Take metric scale from elsewhere from the next frame on, such as with a new mounting."""
+        self._scale = scale
+
     def step(
         self,
         image_rgb: ImageArray,

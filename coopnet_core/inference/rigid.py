@@ -27,6 +27,11 @@ def exp(twist: Float64) -> Float64:
     return result
 
 
+def log(transform: Float64) -> Float64:
+    """Return the twist, (6,), that :func:`exp` takes back."""
+    return np.concatenate([transform[:3, 3], cv2.Rodrigues(transform[:3, :3])[0].ravel()])
+
+
 def invert(transform: Float64) -> Float64:
     """Return ``T_b_a`` of ``T_a_b``."""
     result = np.eye(4)
