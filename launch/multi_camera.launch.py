@@ -71,7 +71,7 @@ def start(context: LaunchContext) -> list[Any]:
     given = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     cameras = given["cameras"].split()
     if not cameras or len(set(cameras)) < len(cameras):
-        raise ValueError(f"cameras must be different names, as 'front rear'; got '{cameras}'")
+        raise ValueError(f"cameras must be different names, got '{given['cameras']}'")
     tf_camera = given["tf_camera"] or cameras[0]
     if tf_camera not in (*cameras, "none"):
         raise ValueError(f"tf_camera must be none or one of {cameras}, got '{tf_camera}'")
