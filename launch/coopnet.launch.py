@@ -46,7 +46,7 @@ ARGUMENTS: tuple[tuple[str, str, str], ...] = (
     (
         "device",
         "",
-        "Where the networks run: auto, cpu, cuda, ort_tensorrt, tensorrt, tensorrt_rtx. "
+        "Where the networks run: auto, cpu, openvino, cuda, ort_tensorrt, tensorrt, tensorrt_rtx. "
         f"{FROM_FILE}",
     ),
     ("precision", "", f"Arithmetic of the networks: float32, float16, int8. {FROM_FILE}"),

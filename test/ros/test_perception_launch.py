@@ -72,10 +72,14 @@ def test_the_launch_page_explains_every_argument_and_no_other(file: str) -> None
 def test_arguments_that_stand_for_parameters_have_their_names() -> None:
     parameters = pytest.importorskip("coopnet_ros.parameters")
     types = {parameter.name: parameter.type_name for parameter in parameters.TABLE}
+    choices = {parameter.name: parameter.choices for parameter in parameters.TABLE}
     strings, flags = (ast.literal_eval(launch_constant(name)) for name in ("STRINGS", "FLAGS"))
     for names, type_name in ((strings, "string"), (flags, "bool"), (["num_threads"], "integer")):
         assert {types[name] for name in names} == {type_name}
         assert set(names) <= arguments("coopnet.launch.py")
+    for entry in launch_constant("ARGUMENTS").elts:
+        words = set(re.findall(r"\w+", ast.unparse(entry.elts[2])))
+        assert words >= set(choices.get(entry.elts[0].value, ()))
 
 
 def test_the_files_that_include_the_first_one_replace_arguments_that_it_has() -> None:
