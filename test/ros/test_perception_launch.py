@@ -174,6 +174,44 @@ def test_one_camera_in_a_namespace(tmp_path: Path, installed: None) -> None:
 
 @pytest.mark.ros
 @pytest.mark.launch
+def test_rviz_gets_the_topics_of_each_camera(
+    tmp_path: Path, installed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for rviz2, which says how it was started."""
+    from ros_harness import Harness
+
+    program = tmp_path / "lib" / "rviz2" / "rviz2"
+    marker = tmp_path / "share" / "ament_index" / "resource_index" / "packages" / "rviz2"
+    for path in (program, marker):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/started\n', "utf-8")
+    program.chmod(0o755)
+    prefixes = os.environ["AMENT_PREFIX_PATH"]
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path}{os.pathsep}{prefixes}")
+    started = tmp_path / "started"
+    settings = ["cameras:=front rear", "namespace:=robot1", "rviz:=true", "autostart:=false"]
+    with (
+        Harness(tmp_path, has_camera=False) as harness,
+        launched(harness, tmp_path, "multi_camera.launch.py", *settings),
+    ):
+        # Both nodes spin: an interrupt before that would end them with a traceback.
+        for camera in ("front", "rear"):
+            harness.wait_for("/diagnostics", lambda msg, c=camera: f"/{c}/" in msg.status[0].name)
+        harness.until(
+            lambda: started.exists() and len(started.read_text().splitlines()) == 2, "two windows"
+        )
+    outputs = ast.literal_eval(launch_constant("OUTPUTS"))
+    commands = started.read_text()
+    for camera in ("front", "rear"):
+        (command,) = (line for line in commands.splitlines() if f"/{camera}/" in line)
+        assert "coopnet.rviz" in command
+        for output in outputs:
+            assert f"/coopnet/{output}:=/robot1/{camera}/coopnet/{output}" in command
+
+
+@pytest.mark.ros
+@pytest.mark.launch
 def test_a_replay_is_recorded_from_its_first_image_and_ends(
     tmp_path: Path, installed: None
 ) -> None:
