@@ -113,7 +113,7 @@ def test_executables_and_their_parameters_exist(name: str) -> None:
             module = ros(tables[executable])
             table = module.TABLE if executable == "perception_node" else module.PARAMETERS
             assert given <= {parameter.name for parameter in table}
-    for parameter in re.findall(r"ros2 param (?:get|set|describe) /\S*coopnet (\S+)", text):
+    for parameter in re.findall(r"ros2 param (?:get|set|describe) /\S*coopnet ([a-z]\S*)", text):
         assert parameter in {p.name for p in ros("parameters").TABLE}
 
 
