@@ -196,7 +196,7 @@ def test_troubleshooting_quotes_messages_of_the_node() -> None:
     said = source_strings()
     for quote in quotes:
         # What stands for something: dots, capitals, numbers and topics.
-        pieces = re.split(r"\.\.\.|/\S+|\bA-?xB\b|\bCxD\b|\b[A-Z]+\b|[\d.]+|<-|[:,;]", quote)
+        pieces = re.split(r"\.\.\.|/\S+|\bA-?xB\b|\bCxD\b|\b[A-Z]+\b|[\d.]+|<-|->|[:,;]", quote)
         for piece in (p.strip("% ") for p in pieces):
             words = piece.split()
             readings = [piece]  # as it stands, or with one word that is filled in
