@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import os
 import sys
 import threading
@@ -321,6 +322,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until ROS shuts down; return the exit status."""
+    # The core has no ROS logger; what builds engines says there, for minutes, how far it is.
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("coopnet_core").setLevel(logging.INFO)
     profile = enlarge_shared_memory(os.environ)
     rclpy.init(args=args)
     try:

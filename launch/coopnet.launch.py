@@ -1,9 +1,9 @@
-"""Start the perception node, and on request a bag to look at and RViz to look with.
+"""Start the perception node for one camera, and on request RViz.
 
-    ros2 launch coopnet_ros coopnet.launch.py image_topic:=/camera/image_raw
-    ros2 launch coopnet_ros coopnet.launch.py bag:=demo/kitti_03 rviz:=true
+    ros2 launch coopnet_ros coopnet.launch.py image_topic:=/camera/image_raw rviz:=true
 
-An argument that is left empty takes the value of the parameter file.
+An argument that is left empty takes the value of the parameter file. ``replay.launch.py`` and
+``multi_camera.launch.py`` include this file and take its arguments.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ ARGUMENTS: tuple[tuple[str, str, str], ...] = (
     ("namespace", "", "Namespace of the node; its topics are NAMESPACE/coopnet/..."),
     (
         "image_topic",
-        "",
-        "Topic of the camera images; a suffix /compressed sets image_transport. Empty: "
-        "/camera/image_raw, or with a bag /camera/image/compressed, as in the included one.",
+        "/camera/image_raw",
+        "Topic of the camera images; a suffix /compressed sets image_transport.",
     ),
     (
         "camera_info_topic",
@@ -47,10 +46,11 @@ ARGUMENTS: tuple[tuple[str, str, str], ...] = (
     (
         "device",
         "",
-        "Where the networks run: auto, cpu, cuda, ort_tensorrt, tensorrt, tensorrt_rtx. "
+        "Where the networks run: auto, cpu, openvino, cuda, ort_tensorrt, tensorrt, tensorrt_rtx. "
         f"{FROM_FILE}",
     ),
     ("precision", "", f"Arithmetic of the networks: float32, float16, int8. {FROM_FILE}"),
+    ("num_threads", "", f"CPU threads of the networks; 0 takes every core. {FROM_FILE}"),
     ("base_frame", "", f"Frame of the robot. {FROM_FILE}"),
     ("odom_frame", "", f"Parent frame of odometry. {FROM_FILE}"),
     ("publish_tf", "", f"Publish the transform odom_frame -> base_frame: true, false. {FROM_FILE}"),
@@ -61,9 +61,7 @@ ARGUMENTS: tuple[tuple[str, str, str], ...] = (
         f"Where the camera's pose on the base comes from: auto, tf, parameter. {FROM_FILE}",
     ),
     ("autostart", "", f"Configure and activate at start: true, false. {FROM_FILE}"),
-    ("use_sim_time", "", "Take the time from /clock: true, false. Empty: true with a bag."),
-    ("bag", "", "Bag (or folder of images) to replay as the camera."),
-    ("rate", "0.0", "Image rate of the replay in Hz; 0: as recorded."),
+    ("use_sim_time", "false", "Take the time from /clock: true, false."),
     ("rviz", "false", "Start RViz with a display for every output."),
     ("rviz_config", str(CONFIG / "coopnet.rviz"), "RViz configuration."),
     ("log_level", "info", "debug, info, warn, error or fatal."),
@@ -105,17 +103,17 @@ def generate_launch_description() -> LaunchDescription:
 def start(context: LaunchContext) -> list[Any]:
     """Return the nodes for the arguments given."""
     given = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    image_topic = given["image_topic"] or (
-        "/camera/image/compressed" if given["bag"] else "/camera/image_raw"
-    )
+    image_topic = given["image_topic"]
     if image_topic.endswith("/compressed"):
         image_topic = image_topic.removesuffix("/compressed")
         given["image_transport"] = "compressed"
-    info_topic = given["camera_info_topic"] or f"{image_topic.rpartition('/')[0]}/camera_info"
-    is_simulated = _flag(given, "use_sim_time") if given["use_sim_time"] else bool(given["bag"])
-    use_sim_time = {"use_sim_time": is_simulated}
+    folder, slash, _ = image_topic.rpartition("/")
+    info_topic = given["camera_info_topic"] or f"{folder}{slash}camera_info"
+    use_sim_time = {"use_sim_time": _flag(given, "use_sim_time")}
     overrides: dict[str, Any] = {name: given[name] for name in STRINGS if given[name]}
     overrides |= {name: _flag(given, name) for name in FLAGS if given[name]}
+    if given["num_threads"]:
+        overrides["num_threads"] = int(given["num_threads"])
     nodes = [
         Node(
             package="coopnet_ros",
@@ -127,15 +125,6 @@ def start(context: LaunchContext) -> list[Any]:
             ros_arguments=["--log-level", given["log_level"]],
         )
     ]
-    if given["bag"]:
-        nodes.append(
-            Node(
-                package="coopnet_ros",
-                executable="replay_node",
-                output="screen",
-                parameters=[{"source": given["bag"], "rate": float(given["rate"])}],
-            )
-        )
     if _flag(given, "rviz"):
         prefix = f"/{given['namespace'].strip('/')}" if given["namespace"].strip("/") else ""
         nodes.append(

@@ -169,6 +169,7 @@ def test_no_autostart_a_namespaced_yaml_file_and_qos_overrides(
 # What a big bundle on a slow disk does, and what a defect does.
 SLOW_AND_BROKEN = """\
 import sys, time
+from coopnet_core.inference.engines.progress import Progress
 from coopnet_ros import perception_node as node
 load = node.load_model
 def load_model(path, *rest):
@@ -178,7 +179,8 @@ def load_model(path, *rest):
         time.sleep(1.0)
         raise node.CoopNetError("it does not fit this machine")
     if path.endswith("slow"):
-        time.sleep(3.0)
+        with Progress("depth.onnx", period_s=1.0):
+            time.sleep(3.0)
     return load(path, *rest)
 node.load_model = load_model
 sys.exit(node.main())
@@ -211,6 +213,7 @@ def test_the_camera_goes_on_while_another_bundle_loads(harness: Harness, tmp_pat
         odom = drive()
         during += 1
     assert during >= 3
+    assert "building depth.onnx, 1 s" in harness.log()
     for _ in range(3):
         after = drive()
     assert after.pose.pose.position.y > odom.pose.pose.position.y > 0.1
