@@ -24,11 +24,7 @@ import numpy.typing as npt
 
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.inference import rigid
-from coopnet_core.inference.correspondences import (
-    Points,
-    find_correspondences,
-    textured_fraction,
-)
+from coopnet_core.inference.correspondences import Matches, Points, find_matches, with_depth
 from coopnet_core.inference.egomotion_config import EgomotionConfig
 from coopnet_core.inference.frame_pair import FramePair
 from coopnet_core.inference.motion_problem import CHI2, MotionProblem
@@ -69,6 +65,7 @@ def estimate_egomotion(
     pair: FramePair,
     T_prev_cur_guesses: Iterable[npt.ArrayLike],
     config: EgomotionConfig,
+    matches: Matches | None = None,
 ) -> Egomotion:
     """Estimate the camera's motion between two frames.
 
@@ -77,6 +74,8 @@ def estimate_egomotion(
         T_prev_cur_guesses: First guesses, (4, 4) each; the first one is the pose network's and is
             what remains when geometry finds nothing better.
         config: Tolerances.
+        matches: :func:`~coopnet_core.inference.correspondences.find_matches` of the pair, where
+            they were found beforehand.
 
     Returns:
         The motion, or the reason why there is none.
@@ -85,13 +84,22 @@ def estimate_egomotion(
     if not arrays or not np.all(np.isfinite(arrays[0])):
         return _lost("the pose network's answer is not finite", 0, 0.0)
     guesses = [rigid.nearest_rigid(array) for array in arrays if np.all(np.isfinite(array))]
-    points_cur, points_prev, num_grid = find_correspondences(pair, config)
+    if matches is None:
+        matches = find_matches(
+            pair.flow_cur_prev,
+            pair.flow_prev_cur,
+            pair.gray_cur,
+            pair.sharp_cur,
+            pair.sharp_prev,
+            config,
+        )
+    points_cur = with_depth(matches.cur, pair.depth_cur)
+    points_prev = with_depth(matches.prev, pair.depth_prev)
     num_points = len(points_cur.depth) + len(points_prev.depth)
-    texture = textured_fraction(pair.gray_cur, config.min_gradient)
-    if texture < config.min_textured_fraction:
+    if matches.textured_fraction < config.min_textured_fraction:
         return _lost("the image has no texture (covered lens, darkness, fog?)", num_points, 0.0)
-    if num_points < max(config.min_points, config.min_consistent_fraction * num_grid):
-        reason = f"flow is consistent at {num_points} of {num_grid} points only"
+    if num_points < max(config.min_points, config.min_consistent_fraction * matches.num_tried):
+        reason = f"flow is consistent at {num_points} of {matches.num_tried} points only"
         return _lost(reason, num_points, 0.0)
 
     problem = MotionProblem(points_cur, points_prev, pair.intrinsics, config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -17,6 +18,7 @@ from coopnet_core.geometry.canonical import depth_from_canonical
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.inference import rigid
 from coopnet_core.inference.bundle import Bundle
+from coopnet_core.inference.correspondences import Matches, find_matches
 from coopnet_core.inference.egomotion import LOST_VARIANCE, Egomotion, estimate_egomotion
 from coopnet_core.inference.egomotion_config import EgomotionConfig
 from coopnet_core.inference.frame_pair import FramePair
@@ -27,7 +29,7 @@ from coopnet_core.inference.metric_scale import (
     apply_scale,
 )
 from coopnet_core.inference.motion_mask import MotionMaskConfig, motion_mask
-from coopnet_core.inference.preprocess import ImageArray, prepare_image
+from coopnet_core.inference.preprocess import ImageArray, PreparedImage, prepare_image
 from coopnet_core.inference.projection import Float32, Mask
 from coopnet_core.inference.runtime import Features, FloatArray, Runtime
 
@@ -39,10 +41,10 @@ _RANGE_TOLERANCE = 1.001
 OUTPUTS = frozenset({"depth", "flow", "motion_mask"})
 STAGES = (
     "preprocess",
-    "depth",
     "flow_features",
-    "pose",
     "flow",
+    "depth",
+    "pose",
     "egomotion",
     "motion_mask",
     "scale",
@@ -119,9 +121,7 @@ class _Frame:
 
     stamp_ns: int
     camera: Intrinsics
-    network_input: FloatArray
-    gray: ImageArray
-    sharp: ImageArray
+    images: PreparedImage
     features: Features
     depth: Float32
     T_before_this: Float64 | None
@@ -153,6 +153,7 @@ class FramePipeline:
         self._T_odom_cam = np.eye(4) if T_odom_cam is None else rigid.nearest_rigid(T_odom_cam)
         self._scale = scale or MetricScale(MetricScaleConfig(), bundle.metric)
         self._is_metric: bool | None = None
+        self._aside = ThreadPoolExecutor(1, "coopnet-matches")
         self._prev: _Frame | None = None
         self._reset_reason: str | None = None
 
@@ -216,53 +217,51 @@ class FramePipeline:
                 else f"the image must have two or three axes, got shape {image_rgb.shape}"
             )
         timings = _Timings()
-        bundle = self._bundle
+        bundle, runtime = self._bundle, self._runtime
         with timings.stage("preprocess"):
-            network_input, gray, sharp = prepare_image(
-                image_rgb, bundle.width, bundle.height, bundle.color
-            )
+            images = prepare_image(image_rgb, bundle.width, bundle.height, bundle.color)
         camera = intrinsics.resized(bundle.width, bundle.height)
         self._reset_if_needed(stamp_ns, intrinsics)
-        with timings.stage("depth"):
-            depth = self._depth(network_input, camera)
-
+        prev, flows, comparison = self._prev, None, None
         with timings.stage("flow_features"):
-            features = self._runtime.flow_features(network_input)
-
-        prev, flow, mask, egomotion = self._prev, None, None, None
+            features = runtime.flow_features(images.network_input)
         if prev is not None:
-            with timings.stage("pose"):
-                guess = self._runtime.pose(network_input, prev.network_input)[0]
             with timings.stage("flow"):
-                flow_cur_prev, flow_prev_cur = (
-                    np.asarray(cv2.merge((f[0, 0], f[0, 1])), np.float32)
-                    for f in self._runtime.flow(features, prev.features)
-                )
+                flows = self._flows(features, prev.features)
+            # Points are followed while the networks that need no flow are at work.
+            matches = self._aside.submit(
+                find_matches,
+                *flows,
+                images.gray,
+                images.sharp,
+                prev.images.sharp,
+                self._config.egomotion,
+            )
+        with timings.stage("depth"):
+            depth = self._depth(images.network_input, camera)
+        if prev is not None and flows is not None:
+            with timings.stage("pose"):
+                guess = runtime.pose(images.network_input, prev.images.network_input)[0]
             pair = FramePair(
                 depth,
                 prev.depth,
-                flow_cur_prev,
-                flow_prev_cur,
-                gray,
-                prev.gray,
+                *flows,
+                images.gray,
+                prev.images.gray,
                 camera,
-                sharp,
-                prev.sharp,
+                images.sharp,
+                prev.images.sharp,
             )
-            with timings.stage("egomotion"):
-                guesses = [guess] if prev.T_before_this is None else [guess, prev.T_before_this]
-                egomotion = estimate_egomotion(pair, guesses, self._config.egomotion)
-            if "motion_mask" in wanted and egomotion.T_prev_cur is not None:
-                with timings.stage("motion_mask"):
-                    mask = motion_mask(pair, egomotion.T_prev_cur, self._config.motion_mask)
-            flow = -flow_cur_prev
+            guesses = [guess] if prev.T_before_this is None else [guess, prev.T_before_this]
+            comparison = self._compare(pair, guesses, matches, "motion_mask" in wanted, timings)
 
+        egomotion, mask = comparison or (None, None)
         step = None if egomotion is None else egomotion.T_prev_cur
         result = FrameResult(
             stamp_ns=stamp_ns,
             intrinsics=camera,
             depth=depth,
-            flow=flow,
+            flow=None if flows is None else -flows[0],
             motion_mask=mask,
             T_prev_cur=None if step is None else step.copy(),
             T_odom_cam=self.T_odom_cam,
@@ -277,13 +276,36 @@ class FramePipeline:
         with timings.stage("scale"):
             result = self._scaled(result, wheel_distance_m)
         # What the next frame is compared with stays in the bundle's unit.
-        self._prev = _Frame(stamp_ns, intrinsics, network_input, gray, sharp, features, depth, step)
+        self._prev = _Frame(stamp_ns, intrinsics, images, features, depth, step)
         self._reset_reason = None
         return replace(
             result,
             flow=result.flow if "flow" in wanted else None,
             timings_ms=timings.finish(),
         )
+
+    def _flows(self, features_cur: Features, features_prev: Features) -> tuple[Float32, Float32]:
+        """Return flow from the current frame into the previous one and back, (H, W, 2) each."""
+        flows = self._runtime.flow(features_cur, features_prev)
+        cur_prev, prev_cur = (np.asarray(cv2.merge((f[0, 0], f[0, 1])), np.float32) for f in flows)
+        return cur_prev, prev_cur
+
+    def _compare(
+        self,
+        pair: FramePair,
+        guesses: list[Float64],
+        matches: Future[Matches],
+        is_mask_wanted: bool,
+        timings: _Timings,
+    ) -> tuple[Egomotion, Mask | None]:
+        """Find the camera's motion and, with it, what moves by itself."""
+        config = self._config
+        with timings.stage("egomotion"):
+            egomotion = estimate_egomotion(pair, guesses, config.egomotion, matches.result())
+        if not is_mask_wanted or egomotion.T_prev_cur is None:
+            return egomotion, None
+        with timings.stage("motion_mask"):
+            return egomotion, motion_mask(pair, egomotion.T_prev_cur, config.motion_mask)
 
     def _scaled(self, result: FrameResult, wheel_distance_m: float | None) -> FrameResult:
         scale = self._scale.update(result, wheel_distance_m)
