@@ -22,6 +22,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from coopnet_core.errors import ConfigError, CoopNetError
@@ -34,12 +35,16 @@ from coopnet_ros.model import Model, load_model, read_bundle
 from coopnet_ros.mounting import MountingFinder
 from coopnet_ros.odom_transform import OdomTransform
 from coopnet_ros.outputs import Outputs
+from coopnet_ros.stop_flag import StopFlag
 from coopnet_ros.wheel_odometry import WheelOdometry
 
 RCLError = rclpy_implementation.RCLError
 
 # What rclpy raises when a publisher or subscription cannot be made as the parameters ask.
 _ROS_ERRORS = (ParameterException, RuntimeError, ValueError)
+
+# A signal does not end the wait for a message.
+_STOP_CHECK_S = 0.2
 
 # A clock goes back by less when its source is adjusted.
 _MIN_JUMP_BACK = Duration(nanoseconds=-1_000_000)
@@ -325,8 +330,9 @@ def main(args: list[str] | None = None) -> int:
     # The core has no ROS logger; what builds engines says there, for minutes, how far it is.
     logging.basicConfig(format="%(message)s")
     logging.getLogger("coopnet_core").setLevel(logging.INFO)
+    stop = StopFlag()
     profile = enlarge_shared_memory(os.environ)
-    rclpy.init(args=args)
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = PerceptionNode()
     except ConfigError as error:
@@ -338,7 +344,8 @@ def main(args: list[str] | None = None) -> int:
     executor.add_node(node)
     try:
         node.start()
-        executor.spin()
+        while not stop.is_set:
+            executor.spin_once(timeout_sec=_STOP_CHECK_S)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:

@@ -60,6 +60,21 @@ ARGUMENTS: tuple[tuple[str, str, str], ...] = (
         "",
         f"Where the camera's pose on the base comes from: auto, tf, parameter. {FROM_FILE}",
     ),
+    (
+        "scale_mode",
+        "",
+        f"Where metric scale comes from: none, fixed, camera_height, odometry. {FROM_FILE}",
+    ),
+    (
+        "camera_height",
+        "",
+        f"Height of the camera over the ground [m], for scale_mode camera_height. {FROM_FILE}",
+    ),
+    (
+        "wheel_odometry_topic",
+        "wheel_odometry",
+        "nav_msgs/Odometry of the wheels, for scale_mode odometry.",
+    ),
     ("autostart", "", f"Configure and activate at start: true, false. {FROM_FILE}"),
     ("use_sim_time", "false", "Take the time from /clock: true, false."),
     ("rviz", "false", "Start RViz with a display for every output."),
@@ -75,6 +90,7 @@ STRINGS = (
     "base_frame",
     "odom_frame",
     "camera_mounting",
+    "scale_mode",
 )
 FLAGS = ("publish_tf", "autostart", "rectify")
 OUTPUTS = (
@@ -114,6 +130,8 @@ def start(context: LaunchContext) -> list[Any]:
     overrides |= {name: _flag(given, name) for name in FLAGS if given[name]}
     if given["num_threads"]:
         overrides["num_threads"] = int(given["num_threads"])
+    if given["camera_height"]:
+        overrides["camera_height"] = float(given["camera_height"])
     nodes = [
         Node(
             package="coopnet_ros",
@@ -121,7 +139,11 @@ def start(context: LaunchContext) -> list[Any]:
             namespace=given["namespace"],
             output="screen",
             parameters=[given["params_file"], overrides, use_sim_time],
-            remappings=[("image", image_topic), ("camera_info", info_topic)],
+            remappings=[
+                ("image", image_topic),
+                ("camera_info", info_topic),
+                ("wheel_odometry", given["wheel_odometry_topic"]),
+            ],
             ros_arguments=["--log-level", given["log_level"]],
         )
     ]

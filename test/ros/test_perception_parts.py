@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from coopnet_ros import frames, parameters
 from coopnet_ros.demo_processes import free_domain_id
 from coopnet_ros.mailbox import Mailbox
 from coopnet_ros.odometry import BaseOdometry, odometry_message, transform_message
+from coopnet_ros.stop_flag import StopFlag
 from coopnet_ros.transforms import TransformTree
 
 pytestmark = pytest.mark.ros
@@ -236,3 +238,18 @@ def test_the_parameter_file_is_the_one_of_the_table() -> None:
 def test_the_parameter_page_is_the_one_of_the_table() -> None:
     text = (ROOT / "docs" / "parameters.md").read_text()
     assert text == parameters.markdown_text(), "python -m coopnet_ros.parameters markdown"
+
+
+def test_a_second_interrupt_ends_the_program_but_not_the_same_one_twice() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        stop = StopFlag()
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # the terminal's, and that of ros2 launch
+        assert stop.is_set
+        stop._first_s -= 2
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
