@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from coopnet_core.errors import CoopNetError, DataError
@@ -42,6 +42,7 @@ OUTPUTS = (
 _START_TIMEOUT_S = 120.0
 # Time for the last image to get through the node.
 _LAST_FRAME_S = 2.0
+_KITTI_CAMERA_HEIGHT_M = 1.65  # Geiger et al., IJRR 2013
 _KITTI_TERMS = (
     "Images and ground truth: KITTI odometry benchmark, sequence 03 (Geiger, Lenz, Stiller, "
     "Urtasun), CC BY-NC-SA 3.0, see demo/README.md."
@@ -58,6 +59,7 @@ class Camera:
         is_compressed: Whether the images are CompressedImage.
         has_truth: Whether the bag holds odometry to compare with.
         has_tf: Whether the bag holds transforms, which say where the camera sits.
+        height_m: Height over the ground, for metric scale; None where unknown.
     """
 
     image: str
@@ -65,6 +67,7 @@ class Camera:
     is_compressed: bool
     has_truth: bool
     has_tf: bool
+    height_m: float | None = None
 
     @property
     def base_topic(self) -> str:
@@ -87,18 +90,29 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the results")
     parser.add_argument("--rate", type=float, help="images per second (default: as recorded)")
     parser.add_argument("--image-topic", help="images of the bag, where there are several topics")
+    parser.add_argument(
+        "--camera-height",
+        type=float,
+        help="height of the camera over the ground in metres, for metric scale (default: "
+        f"{_KITTI_CAMERA_HEIGHT_M} for the included bag, else none: the metres of the model)",
+    )
     parser.add_argument("--still", type=float, help="time of the still image, seconds")
     parser.add_argument(
         "--live", action="store_true", help="replay in a loop for RViz until Ctrl-C, no recording"
     )
     arguments = parser.parse_args(argv)
+    if arguments.camera_height is not None and not arguments.camera_height > 0:
+        parser.error(f"--camera-height must be positive, got {arguments.camera_height}")
     if arguments.rate is not None and not arguments.rate > 0:
         parser.error(f"--rate must be positive, got {arguments.rate}")
     # A shell that starts the demo in the background makes it deaf to Ctrl-C, and with it --live.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         bag = arguments.bag or included_bag()
-        camera = find_camera(bag, arguments.image_topic)
+        height_m = arguments.camera_height
+        if height_m is None and arguments.bag is None:
+            height_m = _KITTI_CAMERA_HEIGHT_M
+        camera = replace(find_camera(bag, arguments.image_topic), height_m=height_m)
         load_bundle(arguments.bundle or default_bundle_path())
         if arguments.live:
             run_live(bag, camera, arguments.bundle, arguments.rate, arguments.out)
@@ -275,6 +289,8 @@ def _start_node(camera: Camera, bundle: Path | None, logs: Path, env: dict[str, 
     }
     if bundle is not None:
         parameters["bundle"] = str(bundle.resolve())
+    if camera.height_m is not None:
+        parameters |= {"scale_mode": "camera_height", "camera_height": str(camera.height_m)}
     arguments = ["--ros-args", "-r", f"image:={camera.base_topic}"]
     arguments += ["-r", f"camera_info:={camera.camera_info}"]
     for name, value in parameters.items():
