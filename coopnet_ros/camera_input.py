@@ -17,7 +17,7 @@ from coopnet_core.errors import InputError
 from coopnet_ros import qos
 from coopnet_ros.camera_info import Calibration, calibration_from_camera_info, rectify
 from coopnet_ros.diagnostics import Monitor
-from coopnet_ros.images import rgb_from_compressed, rgb_from_image
+from coopnet_ros.images import picture_size, rgb_from_compressed, rgb_from_image
 from coopnet_ros.mailbox import Mailbox
 from coopnet_ros.parameters import Settings
 
@@ -130,14 +130,15 @@ class CameraInput:
             CalibrationError: The camera_info is impossible or belongs to another picture.
         """
         info = self._info
-        image = rgb_from_compressed(msg) if self._is_compressed else rgb_from_image(msg)
         if info is None:
             publishers = self._node.get_publishers_info_by_topic(self.info_topic)
             raise InputError(
                 f"no camera_info yet on {self.info_topic}, publishers there: "
                 + qos.describe_publishers(publishers)
             )
-        calibration = calibration_from_camera_info(info, image.shape[1], image.shape[0])
+        # Before decoding: a JPEG with a damaged header can ask for gigabytes.
+        calibration = calibration_from_camera_info(info, *picture_size(msg))
+        image = rgb_from_compressed(msg) if self._is_compressed else rgb_from_image(msg)
         if not self._shall_rectify:
             return Picture(image, calibration, None)
         if any(calibration.D) and self._is_named_rectified:

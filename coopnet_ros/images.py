@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from coopnet_core.data.images import decode_pixels, image_kind, is_truncated
+from coopnet_core.data.images import decode_pixels, encoded_size, image_kind, is_truncated
 from coopnet_core.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -142,6 +142,17 @@ def rgb_from_compressed(msg: CompressedImage) -> npt.NDArray[np.uint8]:
             f"compressed image (format '{msg.format}', {len(data)} bytes) cannot be decoded: "
             f"{error}"
         ) from error
+
+
+def picture_size(msg: Image | CompressedImage) -> tuple[int, int]:
+    """Return (width, height) as the message states it, without decoding; zeros where it does not.
+
+    Args:
+        msg: A ``sensor_msgs/Image``, or a ``sensor_msgs/CompressedImage``, whose header is read.
+    """
+    if hasattr(msg, "encoding"):
+        return int(msg.width), int(msg.height)
+    return encoded_size(bytes(msg.data)) or (0, 0)
 
 
 def _check_is_picture(data: bytes, image_format: str) -> None:

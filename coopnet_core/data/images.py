@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -128,11 +129,36 @@ def read_image_sized(path: Path, width: int, height: int) -> npt.NDArray[np.uint
     return image
 
 
+def encoded_size(data: bytes) -> tuple[int, int] | None:
+    """Return (width, height) after the header of a JPEG or PNG; None where it cannot be told.
+
+    A header that is damaged may name a size that takes seconds and gigabytes to decode, so ask
+    before.
+    """
+    kind = image_kind(data)
+    if kind == "PNG" and data[12:16] == b"IHDR":
+        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    for marker, position in _jpeg_segments(data) if kind == "JPEG" else ():
+        # Start of frame, of any coding; among their numbers are three other markers.
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = data[position + 5 : position + 7], data[position + 7 : position + 9]
+            return int.from_bytes(width, "big"), int.from_bytes(height, "big")
+    return None
+
+
 def _jpeg_has_end(data: bytes) -> bool:
     """Look for the end marker behind the start of scan (an embedded thumbnail has its own).
 
     Behind it 0xff is always stuffed, so that the end marker cannot be part of the picture.
     """
+    for marker, position in _jpeg_segments(data):
+        if marker == 0xDA:
+            return data.find(b"\xff\xd9", position) > 0
+    return False
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the marker and the position of each segment up to the start of scan."""
     position = 2
     while position + 4 <= len(data):
         marker = data[position + 1]
@@ -140,8 +166,8 @@ def _jpeg_has_end(data: bytes) -> bool:
             position += 1
             continue
         if data[position] != 0xFF:
-            return False
+            return
+        yield marker, position
         if marker == 0xDA:
-            return data.find(b"\xff\xd9", position) > 0
+            return
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return False

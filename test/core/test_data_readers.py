@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from coopnet_core.data import image_folder, karlsruhe, kitti_odometry, video
-from coopnet_core.data.images import decode_image, read_image
+from coopnet_core.data.images import decode_image, encoded_size, read_image
 from coopnet_core.errors import CalibrationError, DataError
 
 WIDTH, HEIGHT = 48, 16
@@ -274,6 +274,23 @@ def test_a_thumbnail_does_not_hide_that_a_jpeg_is_cut_off() -> None:
     for kept in (len(segment) + 2, len(whole) - 9):
         with pytest.raises(DataError, match="cut is truncated"):
             decode_image(whole[:kept], "cut")
+
+
+@pytest.mark.parametrize(("suffix", "flags"), [(".png", ()), (".jpg", ()), (".jpg", (1,))])
+def test_the_size_of_an_encoded_image_is_known_without_decoding(
+    suffix: str, flags: tuple[int, ...]
+) -> None:
+    image = np.zeros((40, 60, 3), np.uint8)
+    progressive = [cv2.IMWRITE_JPEG_PROGRESSIVE, *flags] if flags else []
+    data = cv2.imencode(suffix, image, progressive)[1].tobytes()
+    assert encoded_size(data) == (60, 40)
+    # A thumbnail in front has a size too, but it is not that of the picture.
+    if suffix == ".jpg":
+        thumbnail = cv2.imencode(suffix, image[:8, :8])[1].tobytes()
+        segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+        assert encoded_size(data[:2] + segment + data[2:]) == (60, 40)
+    assert encoded_size(data[:12]) is None
+    assert encoded_size(b"") is None
 
 
 def test_a_png_ends_with_its_last_chunk_and_not_before() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -210,3 +212,24 @@ def test_a_camera_that_the_node_cannot_hear(harness: Harness, tmp_path: Path) ->
     assert harness.set_parameter("no_image_warning_s", 5.0).successful
     harness.image_publisher = harness.node.create_publisher(Image, "image", 10)
     harness.until(lambda: harness.image_publisher.get_subscription_count() > 0, "the node")
+
+
+def test_a_jpeg_whose_header_asks_for_gigabytes(tmp_path: Path) -> None:
+    """Decoded, this one keeps the node busy for twelve seconds."""
+    with Harness(tmp_path) as harness:
+        bundle = write_tiny_bundle(tmp_path / "bundle", flow=(-2.0, 0.0))
+        harness.start_node(bundle=bundle, image_transport="compressed")
+        harness.listen("coopnet/odom", Odometry)
+        harness.wait_for_node()
+        harness.send_info()
+        data = bytearray(cv2.imencode(".jpg", IMAGE)[1].tobytes())
+        start = data.find(b"\xff\xc0")
+        data[start + 5 : start + 9] = struct.pack(">HH", 4372, 62695)
+        header = harness.header(next_stamp())
+        harness.compressed_publisher.publish(
+            CompressedImage(header=header, format="jpeg", data=bytes(data))
+        )
+        harness.wait_for_status("input", "for 128x64 pixels, the image has 62695x4372")
+        stamp_ns = next_stamp()
+        harness.send_jpeg(stamp_ns, IMAGE)
+        harness.wait_for_stamp("coopnet/odom", stamp_ns)
