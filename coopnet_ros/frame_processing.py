@@ -80,6 +80,8 @@ class FrameProcessor:
     def release(self) -> None:
         """Let go of the model and the outputs, and forget everything."""
         with self._lock:
+            if self._model is not None:
+                self._monitor.reset_happened("cleanup")
             self._model = self._outputs = None
             self._start_over()
 

@@ -117,7 +117,9 @@ def test_a_bundle_with_a_wrong_hash_fails_to_configure_and_a_good_one_repairs_it
     harness.wait_for_node()
     harness.send_info()
     harness.send_image(START_NS + 6 * PERIOD_NS, IMAGE)
-    harness.wait_for_stamp("coopnet/odom", START_NS + 6 * PERIOD_NS)
+    anew = harness.wait_for_stamp("coopnet/odom", START_NS + 6 * PERIOD_NS)
+    assert anew.pose.pose.position.y == 0.0
+    harness.wait_for_status("odometry", "reset: cleanup")
     assert harness.stop_node() == 0
     assert "Traceback" not in harness.log(), harness.log()
 
