@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from coopnet_core.errors import CalibrationError
 
+# No camera is beyond these, and arithmetic with squares of them still works in float32.
+_MIN_FOCAL_PX, _MAX_PX = 1e-3, 1e6
+
 
 @dataclass(frozen=True)
 class Intrinsics:
@@ -26,7 +29,8 @@ class Intrinsics:
         cy: Vertical principal point in pixels.
 
     Raises:
-        CalibrationError: A size or focal length is not positive, or a value is not finite.
+        CalibrationError: A size or focal length is not positive, or a value is not finite or
+            beyond every camera.
     """
 
     width: int
@@ -52,6 +56,18 @@ class Intrinsics:
                 raise CalibrationError(
                     f"focal length {name} must be positive, got {value}: the camera driver "
                     "publishes an uncalibrated camera_info; calibrate it or pass a calibration file"
+                )
+            if value < _MIN_FOCAL_PX:
+                raise CalibrationError(
+                    f"focal length {name} must be at least {_MIN_FOCAL_PX:g} pixels, got "
+                    f"{value:g}: calibrate the camera"
+                )
+        for name in ("fx", "fy", "cx", "cy"):
+            value = getattr(self, name)
+            if abs(value) > _MAX_PX:
+                raise CalibrationError(
+                    f"{name} must be at most {_MAX_PX:g} pixels, got {value:g}: calibrate the "
+                    "camera"
                 )
 
     def resized(self, width: int, height: int) -> Intrinsics:

@@ -182,9 +182,20 @@ def test_canonical_depth_is_proportional_to_the_focal_length() -> None:
     np.testing.assert_allclose(depth, 8.0)
 
 
-@pytest.mark.parametrize(("fx", "cx"), [(0.0, 5.0), (-1.0, 5.0), (float("nan"), 5.0)])
-def test_impossible_cameras_are_refused(fx: float, cx: float) -> None:
-    with pytest.raises(CalibrationError, match="fx"):
+@pytest.mark.parametrize(
+    ("fx", "cx", "name"),
+    [
+        (0.0, 5.0, "fx"),
+        (-1.0, 5.0, "fx"),
+        (float("nan"), 5.0, "fx"),
+        # Finite, but the sum of their squares is not.
+        (1e300, 5.0, "fx"),
+        (1e-300, 5.0, "fx"),
+        (40.0, -1e300, "cx"),
+    ],
+)
+def test_impossible_cameras_are_refused(fx: float, cx: float, name: str) -> None:
+    with pytest.raises(CalibrationError, match=name):
         Intrinsics(40, 24, fx, 28, cx, 11)
 
 
