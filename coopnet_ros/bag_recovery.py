@@ -96,7 +96,7 @@ class _Copier:
             topic = _text(stream)
             if number not in self._topics:
                 self._topics[number] = topic
-                _encoding = _text(stream)
+                _text(stream)  # the encoding
                 qos = get_qos(stream.read()[4:])
                 self._writer.add_topic(topic, self._msgtypes[schema], qos)
         elif opcode == _MESSAGE:

@@ -303,7 +303,7 @@ def _channel_maxima(
 
 
 def _reader(inputs: Sequence[Feed], quantization: Any) -> Any:
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # the library is untyped
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # it is untyped
         def __init__(self) -> None:
             self._rest: Iterator[Feed] = iter(inputs)
 

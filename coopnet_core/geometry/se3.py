@@ -9,7 +9,7 @@ from coopnet_core.checks import check_shape
 
 
 def skew(vector: Tensor) -> Tensor:
-    """Return [v]x with ``skew(v) @ w == cross(v, w)``.
+    """Return the matrix [v]x of a cross product: ``[v]x @ w == cross(v, w)``.
 
     Args:
         vector: (B, 3).

@@ -23,6 +23,10 @@ MANIFEST = ElementTree.parse(ROOT / "package.xml").getroot()
 # Keys looked up by hand: packages of Humble, Jazzy and Kilted in rosdistro's distribution files,
 # and python3-* in rosdep/python.yaml. A new dependency has to be looked up and added here.
 ROS_PACKAGES = {
+    "ament_copyright",
+    "ament_flake8",
+    "ament_pep257",
+    "ament_xmllint",
     "builtin_interfaces",
     "cv_bridge",
     "diagnostic_msgs",

@@ -118,7 +118,9 @@ def test_report_is_one_page_with_everything_in_it(recording: Path, tmp_path: Pat
     for expected in ("A <run>", "Terms & conditions", "2.000", "unscaled", "slowest output"):
         assert expected in text
 
-    data = json.loads(re.search(r'id="run">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
+    script = re.search(r'id="run">(.*?)</script>', page, re.DOTALL)
+    assert script is not None
+    data = json.loads(script[1])
     assert [len(urls) for urls in data["panels"]] == [27] * 4
     assert len(data["seconds"]) == 27
     assert len(data["poseSeconds"]) == 28
