@@ -64,6 +64,7 @@ class Harness:
         self.domain = beside.domain if beside else free_domain_id()
         self.namespace = beside.namespace if beside else f"/t{secrets.token_hex(4)}"
         self.received: dict[str, list[Any]] = {}
+        self._clients: dict[str, Any] = {}
         self._log = folder / f"node_{secrets.token_hex(4)}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._context = rclpy.Context()
@@ -161,6 +162,12 @@ class Harness:
         """Wait until the node ends by itself and return its exit status."""
         assert self._process is not None
         return self._process.wait(timeout=TIMEOUT_S)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the node."""
+        assert self._process is not None
+        return self._process.pid
 
     def node_is_alive(self) -> bool:
         """Return whether the node's process runs."""
@@ -277,11 +284,18 @@ class Harness:
 
     def call(self, name: str, service_type: Any, request: Any) -> Any:
         """Call a service of the node and return the response."""
-        client = self.node.create_client(service_type, self.resolve(name))
-        self.until(client.service_is_ready, f"service {name}")
-        future = client.call_async(request)
+        future = self.ask(name, service_type, request)
         self.until(future.done, f"an answer of {name}")
         return future.result()
+
+    def ask(self, name: str, service_type: Any, request: Any) -> Any:
+        """Call a service of the node and return the future of the response."""
+        client = self._clients.get(name)
+        if client is None:
+            client = self.node.create_client(service_type, self.resolve(name))
+            self._clients[name] = client
+        self.until(client.service_is_ready, f"service {name}")
+        return client.call_async(request)
 
     def set_parameter(self, name: str, value: Any) -> Any:
         """Set a parameter of the node and return the result."""
@@ -295,13 +309,13 @@ class Harness:
         answer = self.call("coopnet/get_parameters", GetParameters, request)
         return str(answer.values[0].string_value)
 
-    def until(self, condition: Callable[[], bool], what: str) -> None:
+    def until(self, condition: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S) -> None:
         """Wait until a condition holds; fail with the node's log if it does not."""
-        end_s = time.monotonic() + TIMEOUT_S
+        end_s = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > end_s:
                 raise AssertionError(
-                    f"waited {TIMEOUT_S:g} s for {what}; node's log:\n{self.log()}"
+                    f"waited {timeout_s:g} s for {what}; node's log:\n{self.log()}"
                 )
             time.sleep(0.01)
 
