@@ -12,7 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point, Vector3
 from nav_msgs.msg import Odometry, Path
 from ros_harness import CAMERA_FRAME, Harness, stamp_of
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
 from coopnet_ros.images import array_from_image
@@ -127,6 +127,9 @@ class Watch:
             return f"size {msg.width}x{msg.height}"
         if isinstance(msg, Image):
             return _image_problem(topic, msg)
+        if isinstance(msg, PointCloud2):
+            is_whole = len(msg.data) == msg.row_step * msg.height > 0
+            return "" if is_whole else f"{len(msg.data)} bytes, {msg.height} x {msg.row_step}"
         if isinstance(msg, CameraInfo):
             return "" if np.isfinite([*msg.k, *msg.p]).all() and msg.k[0] > 0 else f"K {msg.k}"
         return f"nobody has said how to check a {type(msg).__name__}"
