@@ -173,7 +173,13 @@ class Run:
                 )
             lines.append(line)
         for name, target in self._targets.items():
+            if target.harness.node_is_alive():
+                status = target.harness.stop_node()
+                if status != 0:
+                    self.problems.append(f"{name}: exit status {status} after SIGINT")
             watch, memory = target.watch, self._memory_mb[name]
+            if not memory:
+                continue
             lines.append(
                 f"{name:16} {sum(watch.num_messages.values())} messages checked, "
                 f"{watch.num_jumps} jumps of odometry; "
@@ -183,10 +189,6 @@ class Run:
             growth = growth_mb(memory)
             if minutes >= MIN_MINUTES_FOR_GROWTH and growth > MAX_GROWTH_MB:
                 self.problems.append(f"{name}: memory grew by {growth:.0f} MB")
-            if target.harness.node_is_alive():
-                status = target.harness.stop_node()
-                if status != 0:
-                    self.problems.append(f"{name}: exit status {status} after SIGINT")
         return lines
 
 

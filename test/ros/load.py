@@ -35,6 +35,7 @@ from ros_harness import START_NS, Harness, stamp_of
 from coopnet_core.data.images import decode_image
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_ros.bag_reader import Bag
+from coopnet_ros.camera_info import camera_info_from_intrinsics
 from coopnet_ros.dds import enlarge_shared_memory
 from coopnet_ros.image_messages import image_from_array
 from coopnet_ros.outputs import TOPICS
@@ -102,6 +103,7 @@ class Camera:
 
     def __init__(self, harness: Harness, clock: Clock, frames: list[np.ndarray]) -> None:
         self._publisher, self._clock = harness.image_publisher, clock
+        self._info = camera_info_from_intrinsics(CAMERA, harness.header(START_NS))
         self._harness = harness
         # As colour, what most cameras send.
         self._messages = [
@@ -111,6 +113,19 @@ class Camera:
             for frame in frames
         ]
         self.num_sent = 0
+
+    def start(self) -> None:
+        """Send until the first answer: best effort loses what comes before all is connected."""
+        answers = self._clock.answered_s["~/odom"]
+
+        def is_answered() -> bool:
+            self._harness.info_publisher.publish(self._info)
+            self.send()
+            time.sleep(0.5)
+            return bool(answers)
+
+        self._harness.until(is_answered, "the first odometry")
+        time.sleep(1.0)
 
     def send(self) -> tuple[int, float]:
         """Send the next picture; return its stamp and how long the call took, in seconds."""
@@ -355,7 +370,7 @@ def main() -> int:
             diagnostics_period_s=0.1,
         )
         harness.wait_for_node()
-        harness.send_info(CAMERA)
+        camera.start()
         alone = measure_alone(harness, clock, camera)
         rate_hz = options.times * 1e3 / (alone["pipeline"]["p50"] + alone["node: decode"]["p50"])
         overload = measure_overload(harness, clock, camera, rate_hz, options.minutes)
