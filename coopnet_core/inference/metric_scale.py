@@ -279,7 +279,7 @@ def apply_scale(result: FrameResult, scale: ScaleState, T_odom_prev: Float64) ->
         A new result. The covariance holds the scale's uncertainty along the direction of travel.
     """
     factor = scale.factor
-    depth = result.depth * np.float32(factor)
+    depth = result.depth if factor == 1 else result.depth * np.float32(factor)
     if result.T_prev_cur is None:
         return replace(result, depth=depth, T_odom_cam=T_odom_prev.copy(), scale=scale)
     step = result.T_prev_cur.copy()

@@ -320,11 +320,13 @@ class FramePipeline:
     def _depth(self, network_input: FloatArray, camera: Intrinsics) -> Float32:
         canonical = self._runtime.depth(network_input)[0, 0]
         limits = self._bundle.info.depth
-        is_valid = canonical >= limits.min_canonical / _RANGE_TOLERANCE
-        is_valid &= canonical <= limits.max_canonical * _RANGE_TOLERANCE
-        depth = depth_from_canonical(canonical, np.float32(camera.fx), camera.width)
-        result: Float32 = np.where(is_valid, depth, np.float32(np.nan)).astype(np.float32)
-        return result
+        lowest = limits.min_canonical / _RANGE_TOLERANCE
+        highest = limits.max_canonical * _RANGE_TOLERANCE
+        depth: Float32 = depth_from_canonical(canonical, np.float32(camera.fx), camera.width)
+        # Two numbers tell whether there is anything to look for; NaN is never within.
+        if not (canonical.min() >= lowest and canonical.max() <= highest):
+            depth[~((canonical >= lowest) & (canonical <= highest))] = np.nan
+        return depth
 
     def _reset_if_needed(self, stamp_ns: int, camera: Intrinsics) -> None:
         prev = self._prev
