@@ -15,7 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 from tiny_bundle import write_tiny_bundle
 
 from coopnet_core.errors import EngineError, RuntimeUnavailableError
-from coopnet_core.inference.bundle import NETWORK_NAMES, default_bundle_path, load_bundle
+from coopnet_core.inference.bundle import (
+    NETWORK_NAMES,
+    NetworkName,
+    default_bundle_path,
+    load_bundle,
+)
 from coopnet_core.inference.engines.builder import BuildOptions, build_engine
 from coopnet_core.inference.engines.library import bundle_signature, load_library
 from coopnet_core.inference.engines.progress import Progress
@@ -126,20 +131,37 @@ def test_a_missing_library_is_named_with_its_command(
         load_library(name)  # type: ignore[arg-type]
 
 
-def test_tensorrt_rtx_really_builds_every_network_of_small_without_a_gpu() -> None:
+def _really_build(network: NetworkName, path: Path, height: int, width: int) -> None:
+    expected = bundle_signature(network, height, width)
+    options = BuildOptions(compute_capability="8.6")
+    built = build_engine(load_library("tensorrt_rtx"), path, expected, options)
+    assert built.signature == expected
+    # The engine cannot be loaded without a GPU; that it holds the tensors, its bytes tell.
+    for name in (*expected.inputs, *expected.outputs):
+        assert name.encode() in built.plan
+    assert len(built.plan) > path.stat().st_size / 2
+
+
+@pytest.mark.parametrize("network", NETWORK_NAMES)
+def test_tensorrt_rtx_really_builds_small_without_a_gpu(network: NetworkName) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs pip install tensorrt-rtx")
     bundle = load_bundle(default_bundle_path())
-    library = load_library("tensorrt_rtx")
-    for network in NETWORK_NAMES:
-        expected = bundle_signature(network, bundle.height, bundle.width)
-        options = BuildOptions(compute_capability="8.6")
-        built = build_engine(library, bundle.onnx_path(network), expected, options)
-        assert built.signature == expected
-        # The engine cannot be loaded without a GPU; that it holds the tensors, its bytes tell.
-        for name in (*expected.inputs, *expected.outputs):
-            assert name.encode() in built.plan
-        weights_bytes = bundle.onnx_path(network).stat().st_size
-        assert len(built.plan) > weights_bytes / 2
+    _really_build(network, bundle.onnx_path(network), bundle.height, bundle.width)
+
+
+@pytest.mark.parametrize("network", NETWORK_NAMES)
+def test_tensorrt_rtx_really_builds_base_without_a_gpu(
+    network: NetworkName, tmp_path: Path
+) -> None:
+    """With random weights: no bundle of it is shipped."""
+    pytest.importorskip("tensorrt_rtx", reason="needs pip install tensorrt-rtx")
+    pytest.importorskip("onnxscript")
+    from coopnet_core.export.graphs import build_graphs, write_onnx
+    from coopnet_core.networks import build_networks
+
+    path = tmp_path / f"{network}.onnx"
+    write_onnx(build_graphs(build_networks("base"))[network], network, path, 640, 192)
+    _really_build(network, path, 192, 640)
 
 
 @pytest.mark.parametrize("precision", ["float16", "int8"])
