@@ -102,18 +102,9 @@ def twist_from_step(T_prev_cur: Matrix, dt_s: float) -> npt.NDArray[np.float64]:
     return np.concatenate([velocity, rotation]) / dt_s
 
 
-def adjoint(T_a_b: Matrix) -> Matrix:
-    """Return the (6, 6) matrix that carries a twist from frame b to frame a, lever arm included."""
-    R, t = T_a_b[:3, :3], T_a_b[:3, 3]
-    matrix = np.zeros((6, 6))
-    matrix[:3, :3] = matrix[3:, 3:] = R
-    matrix[:3, 3:] = rigid.skew(t) @ R
-    return matrix
-
-
 def moved_covariance(covariance: Matrix, T_a_b: Matrix) -> Matrix:
     """Return the covariance (6, 6) of a small motion known in frame b, seen from frame a."""
-    A = adjoint(T_a_b)
+    A = rigid.adjoint(T_a_b)
     return A @ covariance @ A.T
 
 

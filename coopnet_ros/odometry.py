@@ -14,6 +14,7 @@ from std_msgs.msg import Header
 
 from coopnet_core.inference import rigid
 from coopnet_core.inference.pipeline import FrameResult, Tracking
+from coopnet_core.inference.pose_covariance import PoseCovariance
 from coopnet_ros import frames
 
 Matrix = npt.NDArray[np.float64]
@@ -42,6 +43,9 @@ class BaseState:
 class BaseOdometry:
     """Turns the camera's pose and steps into those of the base, with covariance.
 
+    Steps have a part of their errors in common, so that the uncertainty of the pose grows with the
+    distance rather than with its root.
+
     A step that could not be estimated holds the pose, is published with covariance 9999, and later
     shows as an uncertainty of the distance that the last known speed covers in the time.
 
@@ -56,7 +60,7 @@ class BaseOdometry:
     def restart(self) -> None:
         """Take the base's pose as exactly known from here on: it is back at the origin of odom."""
         # Along the axes of base: this is what composes step by step.
-        self._covariance: Matrix = np.eye(6) * _START_VARIANCE
+        self._covariance = PoseCovariance(np.eye(6) * _START_VARIANCE)
         self._twist = np.zeros(6)
 
     def step(self, result: FrameResult, dt_s: float) -> BaseState:
@@ -73,21 +77,21 @@ class BaseOdometry:
         R_odom_base = T_odom_base[:3, :3]
         if result.T_prev_cur is None or dt_s <= 0:
             reach = self._twist * max(dt_s, 0.0)
-            self._covariance = self._covariance + np.kron(
-                np.diag([reach[:3] @ reach[:3], reach[3:] @ reach[3:]]), np.eye(3)
+            self._covariance.add_random(
+                np.kron(np.diag([reach[:3] @ reach[:3], reach[3:] @ reach[3:]]), np.eye(3))
             )
             unknown = frames.unknown_covariance()
             is_lost = result.tracking is Tracking.LOST
-            known = frames.in_parent_axes(self._covariance, R_odom_base)
+            known = frames.in_parent_axes(self._covariance.matrix, R_odom_base)
             return BaseState(T_odom_base, unknown if is_lost else known, np.zeros(6), unknown)
         step = frames.in_base_frame(result.T_prev_cur, self._T_base_cam)
         step_covariance = frames.moved_covariance(result.pose_covariance, self._T_base_cam)
-        carried = frames.moved_covariance(self._covariance, rigid.invert(step))
-        self._covariance = carried + step_covariance
+        shared = rigid.adjoint(self._T_base_cam) @ result.shared_errors
+        self._covariance.add_step(step, step_covariance, shared)
         self._twist = frames.twist_from_step(step, dt_s)
         return BaseState(
             T_odom_base,
-            frames.in_parent_axes(self._covariance, R_odom_base),
+            frames.in_parent_axes(self._covariance.matrix, R_odom_base),
             self._twist,
             step_covariance / dt_s**2,
         )

@@ -16,6 +16,7 @@ from coopnet_core.evaluation.baselines import DepthProfile, fit_depth_profile
 from coopnet_core.evaluation.runner import Progress, run_sequence
 from coopnet_core.evaluation.scale_run import ScaleRun, scale_task
 from coopnet_core.evaluation.stereo_depth import stereo_depth
+from coopnet_core.evaluation.task_covariance import covariance_task
 from coopnet_core.evaluation.task_depth import lidar_task, stereo_task
 from coopnet_core.evaluation.task_flow import flow_task, rubberwhale_task
 from coopnet_core.evaluation.task_motion import motion_task
@@ -111,6 +112,7 @@ def run_benchmark(
         tasks.append(odometry_task(run, trajectories, bundle.metric))
         truth = trajectories[GROUND_TRUTH]
         tasks.append(scale_task(run, truth, scaled, bundle.metric))
+        tasks.append(covariance_task(run, truth, scaled, bundle.metric))
     for name in ("kitti_03", "karlsruhe"):
         if name in recorded:
             tasks.append(flow_task(name, recorded[name]))

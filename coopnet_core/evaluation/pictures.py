@@ -194,7 +194,7 @@ def _save_scales(run: Recorded, scaled: dict[str, ScaleRun], path: Path) -> None
     for number, (name, result) in enumerate(scaled.items(), start=1):
         axes = figure.add_subplot(len(scaled), 1, number)
         factor = np.array([state.factor for state in result.states])
-        sigma = np.nan_to_num([state.relative_sigma for state in result.states])
+        sigma = np.array([state.relative_sigma for state in result.states])
         is_held = np.array([state.status is not ScaleStatus.UPDATED for state in result.states])
         axes.fill_between(
             frames, result.truth * 0.95, result.truth * 1.05, color="black", alpha=0.15, lw=0

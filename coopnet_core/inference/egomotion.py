@@ -15,7 +15,7 @@ depth cannot bend. Depth then sets the length of the step.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import cv2
@@ -28,14 +28,16 @@ from coopnet_core.inference.correspondences import Matches, Points, find_matches
 from coopnet_core.inference.egomotion_config import EgomotionConfig
 from coopnet_core.inference.frame_pair import FramePair
 from coopnet_core.inference.motion_problem import CHI2, MotionProblem
+from coopnet_core.inference.pose_covariance import no_shared_errors, shared_errors
+from coopnet_core.inference.projection import Mask
 
 Float64 = npt.NDArray[np.float64]
 
 LOST_VARIANCE = 9999.0
 """Variance that means "unknown", as ROS odometry users expect it."""
 
-_NETWORK_INFLATION = 4.0
-"""The pose network's answer does not minimise the residuals: twice the standard deviation."""
+_NETWORK_INFLATION = 2.0
+"""Of standard deviations: the pose network's answer does not minimise the residuals."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,14 @@ class Egomotion:
         T_prev_cur: (4, 4) float64, pose of the current camera in the previous one, in the unit of
             depth; None when no motion explains what is seen.
         covariance: (6, 6) float64 of the step, seen from the current camera: x, y, z, then rotation
-            about x, y, z in radians; optical axes. Lost: ``LOST_VARIANCE`` on the diagonal.
+            about x, y, z in radians; optical axes. An error of the scale of depth is in it once
+            the step has been brought to a scale. Lost: ``LOST_VARIANCE`` on the diagonal.
         source: What the motion rests on.
         reason: Why tracking was lost or the refined motion was refused, else empty.
         num_points: Consistent points.
         inlier_fraction: Fraction of them that agrees with the motion.
+        shared_errors: (6, 5) float64, the part of the covariance that successive steps share, see
+            :func:`~coopnet_core.inference.pose_covariance.shared_errors`.
     """
 
     T_prev_cur: Float64 | None
@@ -59,6 +64,7 @@ class Egomotion:
     reason: str
     num_points: int
     inlier_fraction: float
+    shared_errors: Float64 = field(default_factory=no_shared_errors)
 
 
 def estimate_egomotion(
@@ -120,13 +126,16 @@ def estimate_egomotion(
             return Egomotion(np.eye(4), covariance, "still", "", num_points, fraction)
     reason = _refusal(refined, fraction, problem.median_depth, config)
     if not reason and config.method == "geometry":
-        covariance = problem.covariance(refined, inliers)
-        return Egomotion(refined, covariance, "geometry", "", num_points, fraction)
+        covariance, shared = _uncertainty(problem, refined, inliers, config)
+        return Egomotion(refined, covariance, "geometry", "", num_points, fraction, shared)
     inliers_guess = problem.agrees(guesses[0])
     fraction_guess = float(inliers_guess.mean())
     if not _refusal(guesses[0], fraction_guess, problem.median_depth, config):
-        covariance = _NETWORK_INFLATION * problem.covariance(guesses[0], inliers_guess)
-        return Egomotion(guesses[0], covariance, "network", reason, num_points, fraction_guess)
+        covariance, shared = _uncertainty(problem, guesses[0], inliers_guess, config)
+        covariance, shared = _NETWORK_INFLATION**2 * covariance, _NETWORK_INFLATION * shared
+        return Egomotion(
+            guesses[0], covariance, "network", reason, num_points, fraction_guess, shared
+        )
     return _lost(reason, num_points, fraction)
 
 
@@ -165,6 +174,14 @@ def _pnp_ransac(points: Points, intrinsics: Intrinsics, config: EgomotionConfig)
     result[:3, :3] = cv2.Rodrigues(rotation)[0]
     result[:3, 3] = translation.ravel()
     return result if np.all(np.isfinite(result)) else None
+
+
+def _uncertainty(
+    problem: MotionProblem, T_prev_cur: Float64, inliers: Mask, config: EgomotionConfig
+) -> tuple[Float64, Float64]:
+    """Return the covariance of a motion, and the part of it that successive steps share."""
+    shared = shared_errors(T_prev_cur, config.direction_sigma, config.turn_sigma)
+    return problem.covariance(T_prev_cur, inliers) + shared @ shared.T, shared
 
 
 def _refusal(

@@ -50,8 +50,10 @@ class EgomotionConfig:
         still_fraction: See ``still_px``.
         correlation: How many neighbouring grid points share one error of flow: the covariance is
             that of so many times fewer independent points.
-        step_scale_sigma: Standard deviation of the step's length relative to itself, from the scale
-            of depth, which more points cannot improve.
+        direction_sigma: Standard deviation of the step's direction in radians, an error that
+            successive steps share (calibration, bias of flow) and more points cannot improve.
+        turn_sigma: The same of its rotation, relative to itself. What the scale of depth adds to
+            the length is known to ``MetricScaleConfig``.
     """
 
     method: Literal["geometry", "network"] = "geometry"
@@ -81,5 +83,6 @@ class EgomotionConfig:
     refine_iterations: int = 8
     still_px: float = 0.1
     still_fraction: float = 0.8
-    correlation: float = 10.0
-    step_scale_sigma: float = 0.1
+    correlation: float = 5.0
+    direction_sigma: float = 0.008
+    turn_sigma: float = 0.03

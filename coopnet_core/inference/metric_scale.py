@@ -15,6 +15,7 @@ from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.inference import rigid
 from coopnet_core.inference.ground_normal import GroundNormal
 from coopnet_core.inference.ground_plane import GroundConfig, measure_ground, require
+from coopnet_core.inference.pose_covariance import SCALE_ERROR
 from coopnet_core.inference.scale_filter import ScaleFilter
 
 if TYPE_CHECKING:
@@ -49,11 +50,12 @@ class MetricScaleConfig:
             from the height of the camera over the ground. ``odometry``: from wheel odometry.
         fixed: Metres per unit of depth.
         camera_height_m: Height of the camera over the ground in metres; needed by its mode.
-        fixed_sigma: Standard deviation of ``fixed``, relative.
+        fixed_sigma: Standard deviation of ``fixed``, relative, beside ``depth_sigma``.
         camera_height_sigma: Error that all frames share, relative: the height given, the pitch.
         wheel_sigma: The same of wheel odometry: radius of the wheels, slip.
-        depth_sigma: Standard deviation, relative, of a scale from the depth of the ground alone,
-            before parallax can be seen; and how far a scale can drift while it is held.
+        depth_sigma: Standard deviation, relative, of a scale that rests on depth alone: as the
+            bundle gives it, by a fixed factor, by the depth of the ground before parallax can be
+            seen; and how far a scale can drift while it is held.
         drift_sigma: Standard deviation, relative, that one step without observation adds.
         min_distance_m: Distance driven that one observation by wheel odometry needs.
         window: Observations whose median is the scale.
@@ -72,7 +74,7 @@ class MetricScaleConfig:
     fixed_sigma: float = 0.0
     camera_height_sigma: float = 0.045
     wheel_sigma: float = 0.03
-    depth_sigma: float = 0.1
+    depth_sigma: float = 0.13
     drift_sigma: float = 0.015
     min_distance_m: float = 0.05
     window: int = 7
@@ -114,8 +116,8 @@ class ScaleState:
         is_metric: Whether the result is metres. False without a source: never call it metres then.
         source: ``none``, ``bundle`` (trained metric, nothing refines it), ``fixed``,
             ``camera_height``, ``odometry``.
-        relative_sigma: Standard deviation of the factor relative to itself; NaN where unknown, with
-            the sources ``none`` and ``bundle``.
+        relative_sigma: Standard deviation of the factor relative to itself; where the result is not
+            metric, how far its unit varies along the way.
         num_observations: Frames that the factor rests on.
         status: Waiting for the first estimate, held, or updated by this frame.
         reason: Why it waits or is held; else empty, or how the estimate is limited.
@@ -131,7 +133,7 @@ class ScaleState:
 
     @property
     def variance(self) -> float:
-        """Variance of the factor; NaN where unknown."""
+        """Variance of the factor."""
         return (self.factor * self.relative_sigma) ** 2
 
 
@@ -196,7 +198,8 @@ class MetricScale:
             return self._without_estimate(ScaleStatus.UPDATED, "")
         if config.mode == "fixed":
             updated = ScaleStatus.UPDATED
-            return ScaleState(config.fixed, True, "fixed", config.fixed_sigma, 0, updated, "")
+            sigma = math.hypot(config.fixed_sigma, config.depth_sigma)
+            return ScaleState(config.fixed, True, "fixed", sigma, 0, updated, "")
         if config.mode == "camera_height":
             shared_sigma, reason = config.camera_height_sigma, self._measure_height(result)
         else:
@@ -224,7 +227,8 @@ class MetricScale:
 
     def _without_estimate(self, status: ScaleStatus, reason: str) -> ScaleState:
         source = "bundle" if self._is_metric_bundle else "none"
-        return ScaleState(1.0, self._is_metric_bundle, source, math.nan, 0, status, reason)
+        sigma = self._config.depth_sigma
+        return ScaleState(1.0, self._is_metric_bundle, source, sigma, 0, status, reason)
 
     def _measure_height(self, result: FrameResult) -> str:
         """Observe the scale by the ground; return why that was not possible, else empty."""
@@ -276,7 +280,8 @@ def apply_scale(result: FrameResult, scale: ScaleState, T_odom_prev: Float64) ->
             at the start and after a reset to the origin.
 
     Returns:
-        A new result. The covariance holds the scale's uncertainty along the direction of travel.
+        A new result. The covariance holds the scale's uncertainty along the direction of travel, in
+        place of that of a scale which the result has been brought to before.
     """
     factor = scale.factor
     depth = result.depth if factor == 1 else result.depth * np.float32(factor)
@@ -285,19 +290,26 @@ def apply_scale(result: FrameResult, scale: ScaleState, T_odom_prev: Float64) ->
     step = result.T_prev_cur.copy()
     step[:3, 3] *= factor
     units = np.diag([factor] * 3 + [1.0] * 3)
-    covariance = units @ result.pose_covariance @ units
-    if math.isfinite(scale.relative_sigma):
-        along = step[:3, :3].T @ step[:3, 3] * scale.relative_sigma
-        covariance[:3, :3] += np.outer(along, along)
+    covariance, shared = units @ result.pose_covariance @ units, units @ result.shared_errors
+    replaced = shared[:, SCALE_ERROR].copy()
+    shared[:3, SCALE_ERROR] = step[:3, :3].T @ step[:3, 3] * scale.relative_sigma
+    along = shared[:, SCALE_ERROR]
+    covariance += np.outer(along, along) - np.outer(replaced, replaced)
     egomotion = result.egomotion
     if egomotion is not None:
-        egomotion = replace(egomotion, T_prev_cur=step.copy(), covariance=covariance.copy())
+        egomotion = replace(
+            egomotion,
+            T_prev_cur=step.copy(),
+            covariance=covariance.copy(),
+            shared_errors=shared.copy(),
+        )
     return replace(
         result,
         depth=depth,
         T_prev_cur=step,
         T_odom_cam=rigid.nearest_rigid(T_odom_prev @ step),
         pose_covariance=covariance,
+        shared_errors=shared,
         egomotion=egomotion,
         scale=scale,
     )

@@ -166,7 +166,7 @@ class MotionProblem:
         return result
 
     def covariance(self, T_prev_cur: Float64, inliers: Mask) -> Float64:
-        """Return the covariance of a motion.
+        """Return the covariance of a motion as far as it is random: noise of flow and depth.
 
         Args:
             T_prev_cur: (4, 4).
@@ -194,13 +194,12 @@ class MotionProblem:
         step = T_prev_cur[:3, :3].T @ T_prev_cur[:3, 3]
         length = float(np.linalg.norm(step))
         if length > 0:
-            # Along the step the length counts, whose error is that of the scale of depth.
+            # Along the step the length counts, which depth gives.
             direction = np.concatenate([step / length, np.zeros(3)])
-            from_depth = direction @ bent @ direction + (config.step_scale_sigma * length) ** 2
-            variance = min(float(from_depth), float(direction @ free @ direction))
-            others = np.eye(6) - np.outer(direction, direction)
-            along = variance * np.outer(direction, direction)
-            free = np.matmul(np.matmul(others, free), others) + along
+            along = np.outer(direction, direction)
+            others = np.eye(6) - along
+            variance = float(direction @ bent @ direction)
+            free = np.matmul(np.matmul(others, free), others) + variance * along
         symmetric: Float64 = (free + free.T) / 2
         return symmetric
 

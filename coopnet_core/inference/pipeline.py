@@ -29,6 +29,7 @@ from coopnet_core.inference.metric_scale import (
     apply_scale,
 )
 from coopnet_core.inference.motion_mask import MotionMaskConfig, motion_mask
+from coopnet_core.inference.pose_covariance import no_shared_errors
 from coopnet_core.inference.preprocess import ImageArray, PreparedImage, prepare_image
 from coopnet_core.inference.projection import Float32, Mask
 from coopnet_core.inference.runtime import Features, FloatArray, Runtime
@@ -92,12 +93,14 @@ class FrameResult:
         T_odom_cam: (4, 4) float64, pose of this camera in the odometry frame, which is the first
             camera: optical axes.
         pose_covariance: (6, 6) float64 of the step in this camera's frame: x, y, z, rotation about
-            x, y, z; ``LOST_VARIANCE`` on the diagonal where there is no step.
+            x, y, z; ``LOST_VARIANCE`` on the diagonal where there is no step. Longer pieces:
+            :class:`~coopnet_core.inference.pose_covariance.PoseCovariance`.
         tracking: State of odometry.
         reset_reason: Why the pipeline started anew with this frame, else None.
         timings_ms: Milliseconds per stage, and ``total``.
         egomotion: How the step was found, or why it was not; None without a previous frame.
         scale: What depth and the step have been multiplied by.
+        shared_errors: (6, 5) float64, the part of ``pose_covariance`` that successive steps share.
     """
 
     stamp_ns: int
@@ -113,6 +116,7 @@ class FrameResult:
     timings_ms: dict[str, float]
     egomotion: Egomotion | None = None
     scale: ScaleState | None = None
+    shared_errors: Float64 = field(default_factory=no_shared_errors)
 
 
 @dataclass(frozen=True)
@@ -273,6 +277,7 @@ class FramePipeline:
             reset_reason=self._reset_reason,
             timings_ms={},
             egomotion=egomotion,
+            shared_errors=no_shared_errors() if egomotion is None else egomotion.shared_errors,
         )
         with timings.stage("scale"):
             result = self._scaled(result, wheel_distance_m)

@@ -155,6 +155,15 @@ def test_scale_tables(report: tuple[dict[str, Any], Path]) -> None:
     assert [unscaled[key] for key in ("path", "p05")] == [height[key] for key in ("path", "p05")]
 
 
+def test_covariance_table(report: tuple[dict[str, Any], Path]) -> None:
+    rows = report[0]["tasks"]["covariance_kitti_03"]["rows"]
+    assert [row["steps"] for row in rows] == [1, 30] * 3
+    # The wall moves by exactly whole pixels: nothing is as wrong as it might be.
+    for row in rows:
+        assert [row[axis] for axis in ("x", "y", "z", "rot_x", "rot_y", "rot_z")] == [1] * 6
+        assert 0 <= row["nees"] < 1
+
+
 def test_flow_tables(report: tuple[dict[str, Any], Path]) -> None:
     rows = _rows(report, "flow_kitti_03")
     assert rows["CoopNet|"]["fb_median_px"] == 0

@@ -215,7 +215,30 @@ def test_covariance_is_of_the_size_of_the_error() -> None:
         normalised.append(error @ np.linalg.solve(result.covariance, error))
         np.testing.assert_array_equal(result.covariance, result.covariance.T)
     # 6 on average for a perfect covariance; being a few times too careful is fine.
-    assert 0.3 < np.mean(normalised) < 9
+    assert 0.6 < np.mean(normalised) < 9
+
+
+def test_neighbouring_steps_share_errors_of_direction_and_turn() -> None:
+    result = estimate_egomotion(frame_pair(render_pair(MOTIONS["curve"])), NO_GUESS, CONFIG)
+    shared = result.shared_errors
+    step = np.linalg.norm(MOTIONS["curve"][:3, 3])
+    np.testing.assert_allclose(
+        np.linalg.norm(shared[:3]) ** 2, 2 * (CONFIG.direction_sigma * step) ** 2, rtol=0.02
+    )
+    angle = rigid.rotation_angle(MOTIONS["curve"])
+    assert np.linalg.norm(shared[3:]) == pytest.approx(CONFIG.turn_sigma * angle, rel=0.02)
+    # What they share is a part of the whole.
+    assert np.all(np.linalg.eigvalsh(result.covariance - shared @ shared.T) > 0)
+
+
+def test_the_networks_answer_is_twice_as_uncertain() -> None:
+    pair = frame_pair(render_pair(MOTIONS["drive"]))
+    by_geometry = estimate_egomotion(pair, NO_GUESS, CONFIG)
+    by_network = estimate_egomotion(pair, [MOTIONS["drive"]], replace(CONFIG, method="network"))
+    assert by_network.source == "network"
+    expected = 4 * by_geometry.covariance
+    np.testing.assert_allclose(by_network.covariance, expected, rtol=0.05, atol=1e-9)
+    np.testing.assert_allclose(by_network.shared_errors, 2 * by_geometry.shared_errors, atol=1e-5)
 
 
 def test_covariance_grows_with_the_step() -> None:

@@ -21,6 +21,7 @@ from coopnet_core.inference.metric_scale import (
     distance_of_camera,
 )
 from coopnet_core.inference.pipeline import FrameResult
+from coopnet_core.inference.pose_covariance import SCALE_ERROR
 from coopnet_core.inference.scale_filter import ScaleFilter
 
 UNIT_M = 2.5
@@ -48,15 +49,17 @@ def test_without_a_source_only_a_metric_bundle_gives_metres(is_metric: bool) -> 
     assert state.factor == 1
     assert state.is_metric is is_metric
     assert state.source == ("bundle" if is_metric else "none")
-    assert math.isnan(state.relative_sigma)
-    assert math.isnan(state.variance)
+    # How far the unit of depth varies along the way: odometry must say so.
+    assert state.relative_sigma == MetricScaleConfig().depth_sigma
+    assert state.variance == state.relative_sigma**2
 
 
 def test_a_fixed_scale_is_what_it_is() -> None:
     config = MetricScaleConfig(mode="fixed", fixed=3.0, fixed_sigma=0.1)
     state = MetricScale(config, False).update(lost())
     assert (state.factor, state.is_metric, state.source) == (3.0, True, "fixed")
-    assert state.variance == pytest.approx(0.09)
+    # The factor given is not all that may be wrong: depth varies along the way.
+    assert state.variance == pytest.approx(9 * (0.1**2 + config.depth_sigma**2))
 
 
 @pytest.mark.parametrize("pitch_deg", [0.0, 8.0])
@@ -262,11 +265,15 @@ def test_a_lost_frame_holds_the_pose_and_scales_depth() -> None:
     np.testing.assert_array_equal(scaled.depth, 2 * lost().depth)
 
 
-def test_an_unknown_uncertainty_leaves_the_covariance() -> None:
-    state = MetricScale(MetricScaleConfig(), True).update(drive())
-    scaled = apply_scale(drive(), state, np.eye(4))
-    np.testing.assert_array_equal(scaled.pose_covariance, drive().pose_covariance)
-    np.testing.assert_array_equal(scaled.depth, drive().depth)
+def test_a_second_scale_takes_the_place_of_the_first_ones_uncertainty() -> None:
+    once = apply_scale(drive(), known(2.0, 0.05), np.eye(4))
+    before = apply_scale(drive(), known(1.0, 0.3), np.eye(4))
+    twice = apply_scale(before, known(2.0, 0.05), np.eye(4))
+    np.testing.assert_allclose(twice.pose_covariance, once.pose_covariance, atol=1e-15)
+    np.testing.assert_allclose(twice.shared_errors, once.shared_errors)
+    assert np.linalg.norm(once.shared_errors[:, SCALE_ERROR]) == pytest.approx(0.05 * 1.6)
+    assert once.egomotion is not None
+    np.testing.assert_array_equal(once.egomotion.shared_errors, once.shared_errors)
 
 
 # Bad input

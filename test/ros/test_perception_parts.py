@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.inference import rigid
 from coopnet_core.inference.egomotion import LOST_VARIANCE
 from coopnet_core.inference.pipeline import FrameResult, Tracking
+from coopnet_core.inference.pose_covariance import SCALE_ERROR, no_shared_errors
 from coopnet_ros import frames, parameters
 from coopnet_ros.demo_processes import free_domain_id
 from coopnet_ros.mailbox import Mailbox
@@ -141,6 +143,25 @@ def test_odometry_grows_uncertain_and_says_so_when_lost() -> None:
     found = odometry.step(result(step, step @ step @ step), 0.1)
     # It went on at 10 m/s for 0.1 s, so the held pose may be off by a metre.
     assert 1.0 < found.pose_covariance[0, 0] < 1.5
+
+
+def test_an_error_of_the_scale_adds_up_along_the_path() -> None:
+    odometry = BaseOdometry(frames.base_from_camera([0.5, 0, 1, 0, 0, 0]))
+    step = motion((0, 0, 1.0), (0, 0, 0))
+    shared = no_shared_errors()
+    shared[2, SCALE_ERROR] = 0.1
+    T_odom_cam = np.eye(4)
+    for _ in range(20):
+        T_odom_cam = T_odom_cam @ step
+        frame = result(step, T_odom_cam)
+        frame = replace(
+            frame, pose_covariance=np.eye(6) * 1e-9 + shared @ shared.T, shared_errors=shared
+        )
+        state = odometry.step(frame, 0.1)
+    assert state.T_odom_base[0, 3] == pytest.approx(20)
+    assert np.sqrt(state.pose_covariance[0, 0]) == pytest.approx(2.0, rel=1e-3)
+    odometry.restart()
+    assert odometry.step(frame, 0.1).pose_covariance[0, 0] == pytest.approx(0.01, rel=1e-3)
 
 
 def test_pose_covariance_lies_along_the_axes_of_odom() -> None:
