@@ -6,8 +6,9 @@ itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -87,6 +88,63 @@ def _render_pair(
         flow_prev_cur=_flow(prev, T_cur_prev, step, np.eye(3), intrinsics),
         T_prev_cur=T_prev_cur,
         intrinsics=intrinsics,
+    )
+
+
+def plane_pair(T_prev_cur: Float64, normal: tuple[float, float, float], distance: float) -> Pair:
+    """Draw two frames of one plane, ``normal . X = distance`` in the previous camera."""
+    intrinsics, n = camera(), np.asarray(normal) / np.linalg.norm(normal)
+
+    def view(T_world_cam: Float64) -> View:
+        directions = _rays(intrinsics) @ T_world_cam[:3, :3].T
+        origin = T_world_cam[:3, 3]
+        with np.errstate(divide="ignore"):
+            depth = (distance - origin @ n) / (directions @ n)
+        # Above the horizon there is a sky, far off.
+        depth = np.where((depth > 0) & (depth < 200), depth, 200)
+        object_id = np.zeros(depth.shape, np.intp)
+        points = origin + directions * depth[..., None]
+        return View(depth.astype(np.float32), object_id, _texture(points, object_id))
+
+    cur, prev = view(T_prev_cur), view(np.eye(4))
+    still = np.zeros(3)
+    return Pair(
+        cur,
+        prev,
+        _flow(cur, T_prev_cur, still, np.eye(3), intrinsics),
+        _flow(prev, rigid.invert(T_prev_cur), still, np.eye(3), intrinsics),
+        T_prev_cur,
+        intrinsics,
+    )
+
+
+def with_moving_part(pair: Pair, T_prev_cur_part: Float64, fraction: float) -> Pair:
+    """Let the left ``fraction`` of the picture move as one body, as if the camera moved so.
+
+    Args:
+        pair: Drawn by ``render_pair`` without its own mover.
+        T_prev_cur_part: (4, 4), motion of the camera that the part suggests.
+        fraction: Of the picture's width.
+    """
+    part = render_pair(T_prev_cur_part, None, pair.intrinsics)
+    columns = slice(0, round(fraction * pair.intrinsics.width))
+
+    def mixed(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        result = a.copy()
+        result[:, columns] = b[:, columns]
+        return result
+
+    def mixed_view(a: View, b: View) -> View:
+        return View(
+            mixed(a.depth, b.depth), mixed(a.object_id, b.object_id), mixed(a.image, b.image)
+        )
+
+    return replace(
+        pair,
+        cur=mixed_view(pair.cur, part.cur),
+        prev=mixed_view(pair.prev, part.prev),
+        flow_cur_prev=mixed(pair.flow_cur_prev, part.flow_cur_prev),
+        flow_prev_cur=mixed(pair.flow_prev_cur, part.flow_prev_cur),
     )
 
 
