@@ -29,7 +29,7 @@ from coopnet_core.inference.egomotion_config import EgomotionConfig
 from coopnet_core.inference.frame_pair import FramePair
 from coopnet_core.inference.motion_problem import CHI2, MotionProblem
 from coopnet_core.inference.pose_covariance import no_shared_errors, shared_errors
-from coopnet_core.inference.projection import Mask
+from coopnet_core.inference.projection import Float32, Mask
 
 Float64 = npt.NDArray[np.float64]
 
@@ -67,11 +67,52 @@ class Egomotion:
     shared_errors: Float64 = field(default_factory=no_shared_errors)
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What two frames say about the motion between them before anybody has guessed it.
+
+    Attributes:
+        cur: Points of the current frame.
+        num_points: Points of both frames.
+        num_tried: How many were tried.
+        textured_fraction: Of the current image.
+        problem: The residuals of a motion; None without points.
+    """
+
+    cur: Points
+    num_points: int
+    num_tried: int
+    textured_fraction: float
+    problem: MotionProblem | None
+
+
+def gather_evidence(
+    matches: Matches,
+    depth_cur: Float32,
+    depth_prev: Float32,
+    intrinsics: Intrinsics,
+    config: EgomotionConfig,
+) -> Evidence:
+    """Give matched points their depth.
+
+    Args:
+        matches: Of the two frames.
+        depth_cur: (H, W), NaN where invalid.
+        depth_prev: The same of the previous frame, on the same scale.
+        intrinsics: Camera of both frames at this size.
+        config: Tolerances.
+    """
+    cur, prev = with_depth(matches.cur, depth_cur), with_depth(matches.prev, depth_prev)
+    num_points = len(cur.depth) + len(prev.depth)
+    problem = MotionProblem(cur, prev, intrinsics, config) if num_points else None
+    return Evidence(cur, num_points, matches.num_tried, matches.textured_fraction, problem)
+
+
 def estimate_egomotion(
     pair: FramePair,
     T_prev_cur_guesses: Iterable[npt.ArrayLike],
     config: EgomotionConfig,
-    matches: Matches | None = None,
+    evidence: Evidence | None = None,
 ) -> Egomotion:
     """Estimate the camera's motion between two frames.
 
@@ -80,8 +121,7 @@ def estimate_egomotion(
         T_prev_cur_guesses: First guesses, (4, 4) each; the first one is the pose network's and is
             what remains when geometry finds nothing better.
         config: Tolerances.
-        matches: :func:`~coopnet_core.inference.correspondences.find_matches` of the pair, where
-            they were found beforehand.
+        evidence: :func:`gather_evidence` of the pair, where that was done beforehand.
 
     Returns:
         The motion, or the reason why there is none.
@@ -90,7 +130,7 @@ def estimate_egomotion(
     if not arrays or not np.all(np.isfinite(arrays[0])):
         return _lost("the pose network's answer is not finite", 0, 0.0)
     guesses = [rigid.nearest_rigid(array) for array in arrays if np.all(np.isfinite(array))]
-    if matches is None:
+    if evidence is None:
         matches = find_matches(
             pair.flow_cur_prev,
             pair.flow_prev_cur,
@@ -99,20 +139,20 @@ def estimate_egomotion(
             pair.sharp_prev,
             config,
         )
-    points_cur = with_depth(matches.cur, pair.depth_cur)
-    points_prev = with_depth(matches.prev, pair.depth_prev)
-    num_points = len(points_cur.depth) + len(points_prev.depth)
-    if matches.textured_fraction < config.min_textured_fraction:
+        evidence = gather_evidence(
+            matches, pair.depth_cur, pair.depth_prev, pair.intrinsics, config
+        )
+    num_points, problem = evidence.num_points, evidence.problem
+    if evidence.textured_fraction < config.min_textured_fraction:
         return _lost("the image has no texture (covered lens, darkness, fog?)", num_points, 0.0)
-    if num_points < max(config.min_points, config.min_consistent_fraction * matches.num_tried):
-        reason = f"flow is consistent at {num_points} of {matches.num_tried} points only"
+    least = max(config.min_points, config.min_consistent_fraction * evidence.num_tried)
+    if problem is None or num_points < least:
+        reason = f"flow is consistent at {num_points} of {evidence.num_tried} points only"
         return _lost(reason, num_points, 0.0)
-
-    problem = MotionProblem(points_cur, points_prev, pair.intrinsics, config)
     if config.method == "geometry":
         start, fraction = _best(problem, [*guesses, np.eye(4)])
         if fraction < config.good_start_fraction:
-            ransac = _pnp_ransac(points_cur, pair.intrinsics, config)
+            ransac = _pnp_ransac(evidence.cur, pair.intrinsics, config)
             start, _ = _best(problem, [start] if ransac is None else [ransac, start])
         refined = problem.refine(start)
     else:

@@ -269,12 +269,13 @@ class MotionProblem:
         weighted_v = by_v * (weights - share * line_v * line_v) + by_u * mixed
         # A twist of the current frame is one of the previous frame, seen from there; the points
         # of the previous frame go the other way.
-        normal, gradient = np.zeros((6, 6)), np.zeros(6)
-        for half, change in zip(self._halves, (rigid.adjoint(T_prev_cur), -np.eye(6)), strict=True):
-            product = weighted_u[:6, half] @ by_u[:, half].T
-            product += weighted_v[:6, half] @ by_v[:, half].T
-            normal += change.T @ product[:, :6] @ change
-            gradient += change.T @ product[:, 6]
+        of_cur, of_prev = (
+            weighted_u[:6, half] @ by_u[:, half].T + weighted_v[:6, half] @ by_v[:, half].T
+            for half in self._halves
+        )
+        change = rigid.adjoint(T_prev_cur)
+        normal: Float64 = change.T @ of_cur[:, :6] @ change + of_prev[:, :6]
+        gradient: Float64 = change.T @ of_cur[:, 6] - of_prev[:, 6]
         return normal, gradient
 
 

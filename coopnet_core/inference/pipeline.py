@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,13 @@ from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.inference import rigid
 from coopnet_core.inference.bundle import Bundle
 from coopnet_core.inference.correspondences import Matches, find_matches
-from coopnet_core.inference.egomotion import LOST_VARIANCE, Egomotion, estimate_egomotion
+from coopnet_core.inference.egomotion import (
+    LOST_VARIANCE,
+    Egomotion,
+    Evidence,
+    estimate_egomotion,
+    gather_evidence,
+)
 from coopnet_core.inference.egomotion_config import EgomotionConfig
 from coopnet_core.inference.frame_pair import FramePair
 from coopnet_core.inference.metric_scale import (
@@ -232,7 +239,7 @@ class FramePipeline:
         if prev is not None:
             with timings.stage("flow"):
                 flows = self._flows(features, prev.features)
-            # Points are followed while the networks that need no flow are at work.
+            # Points are followed, and get their depth, while the other networks are at work.
             matches = self._aside.submit(
                 find_matches,
                 *flows,
@@ -244,6 +251,9 @@ class FramePipeline:
         with timings.stage("depth"):
             depth = self._depth(images.network_input, camera)
         if prev is not None and flows is not None:
+            evidence = self._aside.submit(
+                _evidence, matches, depth, prev.depth, camera, self._config.egomotion
+            )
             with timings.stage("pose"):
                 guess = runtime.pose(images.network_input, prev.images.network_input)[0]
             pair = FramePair(
@@ -257,7 +267,7 @@ class FramePipeline:
                 prev.images.sharp,
             )
             guesses = [guess] if prev.T_before_this is None else [guess, prev.T_before_this]
-            comparison = self._compare(pair, guesses, matches, "motion_mask" in wanted, timings)
+            comparison = self._compare(pair, guesses, evidence, "motion_mask" in wanted, timings)
 
         egomotion, mask = comparison or (None, None)
         step = None if egomotion is None else egomotion.T_prev_cur
@@ -300,14 +310,14 @@ class FramePipeline:
         self,
         pair: FramePair,
         guesses: list[Float64],
-        matches: Future[Matches],
+        evidence: Future[Evidence],
         is_mask_wanted: bool,
         timings: _Timings,
     ) -> tuple[Egomotion, Mask | None]:
         """Find the camera's motion and, with it, what moves by itself."""
         config = self._config
         with timings.stage("egomotion"):
-            egomotion = estimate_egomotion(pair, guesses, config.egomotion, matches.result())
+            egomotion = estimate_egomotion(pair, guesses, config.egomotion, evidence.result())
         if not is_mask_wanted or egomotion.T_prev_cur is None:
             return egomotion, None
         with timings.stage("motion_mask"):
@@ -349,6 +359,11 @@ class FramePipeline:
         elif camera != prev.camera:
             self._prev = None
             self._reset_reason = f"the camera changed from {prev.camera} to {camera}"
+
+
+def _evidence(matches: Future[Matches], *rest: Any) -> Evidence:
+    """See ``gather_evidence``; the one thread that calls this has found the matches before."""
+    return gather_evidence(matches.result(), *rest)
 
 
 def _tracking(egomotion: Egomotion | None) -> Tracking:
