@@ -16,8 +16,8 @@ from typing import BinaryIO
 
 from rosbags.rosbag2.storage_mcap import decompress, get_qos
 
+from coopnet_core.data.bag_reader import DAMAGE, MCAP_MAGIC
 from coopnet_core.errors import CoopNetError, DataError
-from coopnet_ros.bag_reader import DAMAGE, MCAP_MAGIC
 from coopnet_ros.bag_writer import BagWriter
 
 # https://mcap.dev/spec

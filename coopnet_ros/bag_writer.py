@@ -7,7 +7,6 @@ more (``coopnet_ros.bag_recovery`` makes such a bag whole again).
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,26 +24,16 @@ from rosbags.interfaces import (
 )
 from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
 from rosbags.rosbag2.storage_mcap import McapWriter
-from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
+from rosbags.typesys import TypesysError, get_types_from_msg
 from rosbags.typesys.store import Typestore
 
+from coopnet_core.data.bag_reader import default_typestore
 from coopnet_core.errors import DataError
 
 FLUSH_INTERVAL_S = 1.0
 
 # Format 8 is the newest that every supported distribution reads: 9 stores QoS in another way.
 _BAG_VERSION: Final = 8
-
-_STORES = {
-    "humble": Stores.ROS2_HUMBLE,
-    "jazzy": Stores.ROS2_JAZZY,
-    "kilted": Stores.ROS2_KILTED,
-}
-
-
-def default_typestore() -> Typestore:
-    """Return the standard message types of ``$ROS_DISTRO`` (Jazzy where it is not set)."""
-    return get_typestore(_STORES.get(os.environ.get("ROS_DISTRO", ""), Stores.ROS2_JAZZY))
 
 
 def reliable_qos(depth: int = 10, latched: bool = False) -> Qos:

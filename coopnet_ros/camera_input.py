@@ -13,11 +13,12 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from coopnet_core.data.camera_info import Calibration, calibration_from_camera_info, rectify
+from coopnet_core.data.ros_images import picture_size, rgb_from_compressed
 from coopnet_core.errors import InputError
 from coopnet_ros import qos
-from coopnet_ros.camera_info import Calibration, calibration_from_camera_info, rectify
 from coopnet_ros.diagnostics import Monitor
-from coopnet_ros.images import picture_size, rgb_from_compressed, rgb_from_image
+from coopnet_ros.images import rgb_from_image
 from coopnet_ros.mailbox import Mailbox
 from coopnet_ros.parameters import Settings
 

@@ -18,10 +18,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from coopnet_core.data.bag_reader import Bag, camera_topics
 from coopnet_core.errors import CoopNetError, DataError
 from coopnet_core.inference.bundle import default_bundle_path, load_bundle
 from coopnet_core.installed import package_file
-from coopnet_ros.bag_reader import Bag, camera_topics
 from coopnet_ros.demo_processes import Child, ros_environment
 from coopnet_ros.replay_source import COMPRESSED_TYPE
 from coopnet_ros.report import text_table, write_report

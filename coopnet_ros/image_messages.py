@@ -14,8 +14,8 @@ import numpy.typing as npt
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from coopnet_core.data.ros_images import ENCODINGS, Array
 from coopnet_core.errors import InputError
-from coopnet_ros.images import ENCODINGS, Array
 
 
 def image_from_array(pixels: Array, encoding: str, header: Header) -> Image:

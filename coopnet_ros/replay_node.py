@@ -27,14 +27,14 @@ from rclpy.utilities import remove_ros_args
 from rosbags.interfaces import QosDurability
 from rosgraph_msgs.msg import Clock
 
-from coopnet_core.errors import ConfigError, CoopNetError, DataError, RuntimeUnavailableError
-from coopnet_ros.bag_reader import (
+from coopnet_core.data.bag_reader import (
     CAMERA_INFO_TYPE,
     IMAGE_TYPES,
     BagMessage,
     BagTopic,
     describe_topics,
 )
+from coopnet_core.errors import ConfigError, CoopNetError, DataError, RuntimeUnavailableError
 from coopnet_ros.dds import enlarge_shared_memory, log_profile
 from coopnet_ros.message_types import message_class
 from coopnet_ros.parameters import Parameter, declare_table

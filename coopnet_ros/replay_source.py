@@ -6,12 +6,18 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from coopnet_core.data.bag_reader import (
+    CAMERA_INFO_TYPE,
+    IMAGE_TYPES,
+    Bag,
+    BagMessage,
+    BagTopic,
+    default_typestore,
+)
 from coopnet_core.data.image_folder import DEFAULT_RATE_HZ, read_sequence
 from coopnet_core.data.images import decode_image, read_image
 from coopnet_core.errors import DataError
 from coopnet_ros import bag_messages
-from coopnet_ros.bag_reader import CAMERA_INFO_TYPE, IMAGE_TYPES, Bag, BagMessage, BagTopic
-from coopnet_ros.bag_writer import default_typestore
 
 RAW_TYPE, COMPRESSED_TYPE = IMAGE_TYPES
 
@@ -55,7 +61,7 @@ def open_source(
     """Open a bag or a folder of images.
 
     Args:
-        path: Bag directory, ``.mcap`` or ``.db3`` file, or a folder of images.
+        path: Bag directory, ``.mcap``, ``.db3`` or ``.bag`` file, or a folder of images.
         calibration: ROS calibration file of an image folder; None takes ``calibration.yaml`` in it.
         frame_id: Frame of an image folder's camera.
 

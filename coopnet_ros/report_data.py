@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coopnet_core.data.bag_reader import IMAGE_TYPES, Bag, BagMessage, describe_topics
+from coopnet_core.data.ros_images import array_from_image, rgb_from_compressed
 from coopnet_core.errors import DataError
 from coopnet_core.evaluation.odometry_metrics import (
     OdometryMetrics,
@@ -22,8 +24,7 @@ from coopnet_core.inference import rigid
 from coopnet_core.inference.egomotion import LOST_VARIANCE
 from coopnet_core.inference.rendering import depth_range
 from coopnet_ros import bag_messages
-from coopnet_ros.bag_reader import IMAGE_TYPES, Bag, BagMessage, describe_topics
-from coopnet_ros.images import array_from_image, rgb_from_compressed, rgb_from_image
+from coopnet_ros.images import rgb_from_image
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]

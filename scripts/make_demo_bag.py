@@ -19,12 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from rosbags.typesys.store import Typestore
 
+from coopnet_core.data.bag_reader import default_typestore
 from coopnet_core.data.kitti_odometry import read_sequence
 from coopnet_core.data.sequence import Sequence
 from coopnet_core.errors import CoopNetError
 from coopnet_core.inference.rigid import quaternion_from_rotation
 from coopnet_ros import bag_messages
-from coopnet_ros.bag_writer import BagWriter, default_typestore, reliable_qos
+from coopnet_ros.bag_writer import BagWriter, reliable_qos
 
 IMAGE_TOPIC = "/camera/image/compressed"
 CAMERA_INFO_TOPIC = "/camera/camera_info"

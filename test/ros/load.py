@@ -32,9 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 from process_memory import anonymous_mb, growth_mb, resident_mb
 from ros_harness import START_NS, Harness, stamp_of
 
+from coopnet_core.data.bag_reader import Bag
 from coopnet_core.data.images import decode_image
 from coopnet_core.geometry.intrinsics import Intrinsics
-from coopnet_ros.bag_reader import Bag
 from coopnet_ros.camera_info import camera_info_from_intrinsics
 from coopnet_ros.dds import enlarge_shared_memory
 from coopnet_ros.image_messages import image_from_array

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from mcap.reader import make_reader
 
+from coopnet_core.data.bag_reader import Bag, camera_topics
 from coopnet_core.data.sequence import Sequence
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_ros import bag_messages
-from coopnet_ros.bag_reader import Bag, camera_topics
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO_BAG = ROOT / "demo" / "kitti_03"

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
 
+from coopnet_core.data.bag_reader import Bag, camera_topics, default_typestore
+from coopnet_core.data.camera_info import calibration_from_camera_info
+from coopnet_core.data.ros_images import array_from_image
 from coopnet_core.errors import DataError
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_ros import bag_messages
-from coopnet_ros.bag_reader import Bag, camera_topics
 from coopnet_ros.bag_recovery import main as recover_main
 from coopnet_ros.bag_recovery import recover
-from coopnet_ros.bag_writer import BagWriter, default_typestore, reliable_qos
-from coopnet_ros.images import array_from_image
+from coopnet_ros.bag_writer import BagWriter, reliable_qos
 
 STORE = default_typestore()
+STORE1 = get_typestore(Stores.ROS1_NOETIC)
+Header1 = STORE1.types["std_msgs/msg/Header"]
 IMAGE = "sensor_msgs/msg/Image"
 INFO = "sensor_msgs/msg/CameraInfo"
 CAMERA = Intrinsics(8, 6, 7.0, 7.0, 3.5, 2.5)
@@ -64,6 +70,30 @@ def test_sqlite3_bag_is_read(tmp_path: Path) -> None:
         assert bag.deserialize(next(bag.messages())).k[0] == 7.0
     with Bag(next((tmp_path / "bag").glob("*.db3"))) as bag:
         assert list(bag.topics) == ["/camera_info"]
+
+
+def test_ros1_bag_reads_as_if_ros2_had_recorded_it(tmp_path: Path) -> None:
+    head = Header1(7, STORE.types["builtin_interfaces/msg/Time"](3, 5), "camera")
+    pixels = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    image = bag_messages.image(STORE, head, pixels, "mono8")
+    info = bag_messages.camera_info(STORE, head, CAMERA)
+    info = STORE1.types[INFO](*(getattr(info, name.name) for name in dataclasses.fields(info)))
+    with Writer1(tmp_path / "old.bag") as writer:
+        for topic, msgtype, message in (
+            ("/image", IMAGE, image),
+            ("/camera_info", INFO, info),
+            ("/rosout", "rosgraph_msgs/msg/Log", None),
+        ):
+            connection = writer.add_connection(topic, msgtype, typestore=STORE1)
+            if message is not None:
+                writer.write(connection, 9, STORE1.serialize_ros1(message, msgtype))
+    with Bag(tmp_path / "old.bag") as bag:
+        # ROS 2 has no rosgraph_msgs/Log.
+        assert sorted(bag.topics) == ["/camera_info", "/image"]
+        read = {m.topic: STORE.deserialize_cdr(m.data, m.msgtype) for m in bag.messages()}
+    assert bag_messages.stamp_ns(read["/image"]) == 3 * 10**9 + 5
+    assert np.array_equal(array_from_image(read["/image"]), pixels)
+    assert calibration_from_camera_info(read["/camera_info"], 8, 6).intrinsics() == CAMERA
 
 
 def test_camera_info_is_found_beside_or_above_the_image(tmp_path: Path) -> None:
@@ -130,7 +160,7 @@ def test_missing_and_foreign_paths(tmp_path: Path) -> None:
     for name, message in (
         ("absent", "does not exist"),
         ("empty", "neither metadata.yaml nor"),
-        ("ros1.bag", "ROS 1 bag: convert it with 'rosbags-convert"),
+        ("ros1.bag", "damaged or not a bag"),
         ("notes.txt", "is not a bag"),
     ):
         with pytest.raises(DataError, match=message):

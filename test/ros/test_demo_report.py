@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from synthetic_recording import LATENCY_NS, odometry, write_recording
 
+from coopnet_core.data.bag_reader import default_typestore
+from coopnet_core.data.ros_images import ENCODINGS, array_from_image
 from coopnet_core.errors import DataError, InputError
 from coopnet_ros import bag_messages
-from coopnet_ros.bag_writer import BagWriter, default_typestore
-from coopnet_ros.images import ENCODINGS, array_from_image, rgb_from_image
+from coopnet_ros.bag_writer import BagWriter
+from coopnet_ros.images import rgb_from_image
 from coopnet_ros.report import main, write_report
 from coopnet_ros.report_data import DEPTH, FLOW, MASK, _pose, frame_stamps, read_frames, read_run
 from coopnet_ros.report_pictures import depth_bar, draw_panels, flow_wheel, still

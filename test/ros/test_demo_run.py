@@ -16,11 +16,11 @@ from mcap.reader import make_reader
 from synthetic_recording import odometry
 from tiny_bundle import textured_image, write_tiny_bundle
 
+from coopnet_core.data.bag_reader import Bag, default_typestore
 from coopnet_core.errors import CoopNetError, DataError
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_ros import bag_messages
-from coopnet_ros.bag_reader import Bag
-from coopnet_ros.bag_writer import BagWriter, default_typestore
+from coopnet_ros.bag_writer import BagWriter
 from coopnet_ros.demo import find_camera, included_bag, main
 from coopnet_ros.demo_processes import Child, free_domain_id, ros_environment
 

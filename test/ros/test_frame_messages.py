@@ -18,16 +18,16 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
+from coopnet_core.data.camera_info import Calibration, calibration_from_camera_info, rectify
+from coopnet_core.data.ros_images import array_from_image
 from coopnet_core.errors import InputError
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.inference.pipeline import FrameResult, Tracking
 from coopnet_ros import frame_messages, parameters
-from coopnet_ros.camera_info import Calibration, calibration_from_camera_info, rectify
 from coopnet_ros.camera_input import Picture
 from coopnet_ros.demo_processes import free_domain_id
 from coopnet_ros.frame_messages import FrameMessages, FrameView
 from coopnet_ros.image_messages import millimetres
-from coopnet_ros.images import array_from_image
 from coopnet_ros.outputs import TOPICS, Outputs
 from coopnet_ros.point_cloud import PointCloud
 

@@ -13,21 +13,13 @@ import cv2
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from coopnet_core.data.camera_info import calibration_from_camera_info, rectification_maps, rectify
+from coopnet_core.data.ros_images import ENCODINGS, array_from_image, rgb_from_compressed
 from coopnet_core.errors import CalibrationError, InputError
 from coopnet_core.geometry.intrinsics import Intrinsics
-from coopnet_ros.camera_info import (
-    calibration_from_camera_info,
-    camera_info_from_intrinsics,
-    rectification_maps,
-    rectify,
-)
+from coopnet_ros.camera_info import camera_info_from_intrinsics
 from coopnet_ros.image_messages import image_from_array
-from coopnet_ros.images import (
-    ENCODINGS,
-    array_from_image,
-    rgb_from_compressed,
-    rgb_from_image,
-)
+from coopnet_ros.images import rgb_from_image
 
 pytestmark = pytest.mark.ros
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coopnet_core.data.bag_reader import Bag
 from coopnet_core.data.images import read_image
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.inference import rigid
@@ -22,7 +23,6 @@ from coopnet_core.inference.metric_scale import (
 from coopnet_core.inference.pipeline import FramePipeline, FrameResult
 from coopnet_core.inference.runtime_onnxruntime import OnnxRuntime
 from coopnet_ros import bag_messages
-from coopnet_ros.bag_reader import Bag
 
 DEMO_BAG = Path(__file__).resolve().parents[2] / "demo" / "kitti_03"
 NUM_FRAMES = 60

@@ -31,9 +31,9 @@ from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 from tiny_bundle import textured_image, write_tiny_bundle
 
+from coopnet_core.data.ros_images import array_from_image
 from coopnet_ros.camera_info import camera_info_from_intrinsics
 from coopnet_ros.image_messages import image_from_array
-from coopnet_ros.images import array_from_image
 from coopnet_ros.outputs import TOPICS
 from coopnet_ros.parameters import TABLE
 

@@ -219,7 +219,7 @@ def test_a_replay_is_recorded_from_its_first_image_and_ends(
     from ros_harness import Harness
     from tiny_bundle import write_tiny_bundle
 
-    from coopnet_ros.bag_reader import Bag
+    from coopnet_core.data.bag_reader import Bag
 
     bundle = write_tiny_bundle(tmp_path / "bundle")
     with Harness(tmp_path, has_camera=False) as harness:

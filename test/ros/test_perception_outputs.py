@@ -34,10 +34,10 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 from tiny_bundle import block_flow, textured_image, textured_strip, write_tiny_bundle
 
+from coopnet_core.data.ros_images import array_from_image
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_ros.camera_info import camera_info_from_intrinsics
 from coopnet_ros.image_messages import image_from_array
-from coopnet_ros.images import array_from_image
 from coopnet_ros.odometry import transform_message
 
 pytestmark = pytest.mark.ros

@@ -19,8 +19,8 @@ from tiny_bundle import HEIGHT as NET_HEIGHT
 from tiny_bundle import WIDTH as NET_WIDTH
 from tiny_bundle import textured_image, write_tiny_bundle
 
+from coopnet_core.data.ros_images import array_from_image
 from coopnet_ros import parameters
-from coopnet_ros.images import array_from_image
 
 pytestmark = pytest.mark.ros
 

@@ -20,8 +20,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from tiny_bundle import textured_strip, write_tiny_bundle
 
+from coopnet_core.data.ros_images import array_from_image
 from coopnet_core.geometry.intrinsics import Intrinsics
-from coopnet_ros.images import array_from_image
 from coopnet_ros.wheel_odometry import WheelOdometry
 
 pytestmark = pytest.mark.ros

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 from mcap.reader import make_reader
 
+from coopnet_core.data.bag_reader import Bag, BagMessage, default_typestore
 from coopnet_core.data.image_folder import write_calibration
+from coopnet_core.data.ros_images import array_from_image
 from coopnet_core.errors import DataError
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_ros import bag_messages
-from coopnet_ros.bag_reader import Bag, BagMessage
 from coopnet_ros.bag_recovery import recover
-from coopnet_ros.bag_writer import BagWriter, default_typestore, reliable_qos
+from coopnet_ros.bag_writer import BagWriter, reliable_qos
 from coopnet_ros.demo_processes import Child, free_domain_id, ros_environment
-from coopnet_ros.images import array_from_image
 
 pytest.importorskip("rclpy")
 

@@ -31,10 +31,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
 from tiny_bundle import textured_image
 
+from coopnet_core.data.ros_images import ENCODINGS
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_ros.camera_info import camera_info_from_intrinsics
 from coopnet_ros.image_messages import image_from_array
-from coopnet_ros.images import ENCODINGS
 from coopnet_ros.outputs import TOPICS
 
 # A healthy camera gets its answer within this time, whatever was before.

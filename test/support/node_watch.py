@@ -15,7 +15,7 @@ from ros_harness import CAMERA_FRAME, Harness, stamp_of
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
-from coopnet_ros.images import array_from_image
+from coopnet_core.data.ros_images import array_from_image
 from coopnet_ros.outputs import TOPICS
 
 ENCODINGS = {

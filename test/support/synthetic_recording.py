@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 from synthetic_world import camera, motion, render_pair
 
+from coopnet_core.data.bag_reader import default_typestore
 from coopnet_ros import bag_messages
-from coopnet_ros.bag_writer import BagWriter, default_typestore
+from coopnet_ros.bag_writer import BagWriter
 
 START_NS = 1_000 * 10**9
 PERIOD_NS = 10**8

@@ -1,7 +1,11 @@
-"""Read ROS 2 bags (MCAP or sqlite3) with ``rosbags``: no ROS installation is needed."""
+"""Read bags (MCAP, sqlite3, ROS 1) with ``rosbags``: no ROS installation is needed.
+
+Messages of a ROS 1 bag come as ROS 2 would have recorded them, where ROS 2 has their type.
+"""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import struct
 import sys
@@ -13,11 +17,13 @@ from typing import Any
 
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection, ConnectionExtRosbag2, Qos
+from rosbags.rosbag1 import ReaderError as Ros1ReaderError
 from rosbags.rosbag2 import ReaderError
+from rosbags.serde import SerdeError
+from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from coopnet_core.errors import DataError
-from coopnet_ros.bag_writer import default_typestore
 
 if sys.version_info >= (3, 14):
     from compression.zstd import ZstdError
@@ -27,13 +33,23 @@ else:
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 
-_STORAGE_SUFFIXES = (".mcap", ".db3")
+_STORES = {
+    "humble": Stores.ROS2_HUMBLE,
+    "jazzy": Stores.ROS2_JAZZY,
+    "kilted": Stores.ROS2_KILTED,
+}
+
+_ROS1_SUFFIX = ".bag"
+STORAGE_SUFFIXES = (".mcap", ".db3")
+BAG_SUFFIXES = (*STORAGE_SUFFIXES, _ROS1_SUFFIX)
 MCAP_MAGIC = b"\x89MCAP0\r\n"
 
 # What a damaged file makes the parsers of `rosbags` raise.
 DAMAGE = (
     AnyReaderError,
     ReaderError,
+    Ros1ReaderError,
+    SerdeError,
     sqlite3.Error,
     struct.error,
     ZstdError,
@@ -91,6 +107,11 @@ class CameraTopics:
     camera_info: BagTopic
 
 
+def default_typestore() -> Typestore:
+    """Return the standard message types of ``$ROS_DISTRO`` (Jazzy where it is not set)."""
+    return get_typestore(_STORES.get(os.environ.get("ROS_DISTRO", ""), Stores.ROS2_JAZZY))
+
+
 class Bag:
     """An open bag; use it as a context manager.
 
@@ -105,14 +126,17 @@ class Bag:
         """Open a bag.
 
         Args:
-            path: Bag directory (with ``metadata.yaml``), or one ``.mcap`` or ``.db3`` file.
+            path: Bag directory (with ``metadata.yaml``), or one ``.mcap``, ``.db3`` or (ROS 1)
+                ``.bag`` file.
 
         Raises:
-            DataError: It is missing, not a bag, a ROS 1 bag, empty, cut off or damaged.
+            DataError: It is missing, not a bag, empty, cut off or damaged.
         """
         self.path = Path(path)
         source = _storage_path(self.path)
-        self._reader = AnyReader([source], default_typestore=default_typestore())
+        self._typestore = default_typestore()
+        self._is_ros1 = source.suffix == _ROS1_SUFFIX
+        self._reader = AnyReader([source], default_typestore=self._typestore)
         try:
             self._reader.open()
         except DAMAGE as error:
@@ -123,7 +147,11 @@ class Bag:
         self.start_ns: int = self._reader.start_time
         # rosbags counts the end as the first nanosecond behind the last message.
         self.end_ns: int = self._reader.end_time - 1
-        self.topics: dict[str, BagTopic] = _topics(self._reader.connections)
+        self._connections = self._reader.connections
+        if self._is_ros1:
+            known = self._typestore.fielddefs
+            self._connections = [c for c in self._connections if c.msgtype in known]
+        self.topics: dict[str, BagTopic] = _topics(self._connections)
 
     def messages(
         self, topics: Collection[str] | None = None, start_ns: int | None = None
@@ -148,12 +176,14 @@ class Bag:
                     f"bag {self.path} has no topic {', '.join(missing)}; "
                     f"it has: {describe_topics(self.topics.values())}"
                 )
-        wanted = [c for c in self._reader.connections if topics is None or c.topic in topics]
+        wanted = [c for c in self._connections if topics is None or c.topic in topics]
         stream = self._reader.messages(wanted, start=start_ns) if wanted else iter(())
         count = 0
         while True:
             try:
                 connection, stamp_ns, data = next(stream)
+                if self._is_ros1:
+                    data = bytes(self._typestore.ros1_to_cdr(data, connection.msgtype))
             except StopIteration:
                 return
             except DAMAGE as error:
@@ -170,7 +200,7 @@ class Bag:
             DataError: The bytes do not fit the type.
         """
         try:
-            return self._reader.deserialize(message.data, message.msgtype)
+            return self.typestore.deserialize_cdr(message.data, message.msgtype)
         except DAMAGE as error:
             raise DataError(
                 f"bag {self.path}: a message on {message.topic} is not a {message.msgtype}: {error}"
@@ -179,7 +209,7 @@ class Bag:
     @property
     def typestore(self) -> Typestore:
         """The message types of this bag."""
-        return self._reader.typestore
+        return self._typestore if self._is_ros1 else self._reader.typestore
 
     def close(self) -> None:
         """Close the files."""
@@ -286,19 +316,16 @@ def _topics(connections: Collection[Connection]) -> dict[str, BagTopic]:
 def _storage_path(path: Path) -> Path:
     """Check that the path looks like a bag and return what ``rosbags`` shall open."""
     if not path.exists():
-        raise DataError(f"bag {path} does not exist: give a bag directory, a .mcap or a .db3 file")
+        raise DataError(
+            f"bag {path} does not exist: give a bag directory, a .mcap, .db3 or .bag file"
+        )
     if path.is_file():
-        if path.suffix == ".bag":
-            raise DataError(
-                f"{path} is a ROS 1 bag: convert it with "
-                f"'rosbags-convert --src {path} --dst {path.with_suffix('')}'"
-            )
-        if path.suffix not in _STORAGE_SUFFIXES:
-            raise DataError(f"{path} is not a bag: expected a bag directory, .mcap or .db3")
+        if path.suffix not in BAG_SUFFIXES:
+            raise DataError(f"{path} is not a bag: expected a bag directory, .mcap, .db3 or .bag")
         return path
     if (path / "metadata.yaml").is_file():
         return path
-    files = sorted(file for file in path.iterdir() if file.suffix in _STORAGE_SUFFIXES)
+    files = sorted(file for file in path.iterdir() if file.suffix in STORAGE_SUFFIXES)
     if not files:
         raise DataError(
             f"{path} is not a bag: it has neither metadata.yaml nor .mcap or .db3 files"
@@ -327,4 +354,5 @@ def _explain_damage(path: Path, source: Path, error: BaseException) -> str:
                 f"bag {path} was cut off: {file.name} has no end, as after a killed recorder, a "
                 f"full disk or an unfinished copy; {_RECOVER}"
             )
-    return f"bag {path} is damaged or not a bag ({error}); {_RECOVER}"
+    hint = "try 'rosbag reindex' of ROS 1" if source.suffix == _ROS1_SUFFIX else _RECOVER
+    return f"bag {path} is damaged or not a bag ({error}); {hint}"
