@@ -88,7 +88,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (SHARE, ["package.xml"]),
         *share_files("launch", "*.launch.py"),
-        *share_files("config", "*.yaml", "*.rviz", "*.xml"),
+        *share_files("config", "*.yaml", "*.rviz", "*.xml", "*.txt"),
         *share_files("demo", "*.mcap", "*.yaml", "*.md"),
         *share_files("bundles/small", "*"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,12 +16,65 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+# Keys that only some kinds of sources have.
+_KINDS_WITH = {
+    "split": ("kitti_raw",),
+    "camera": ("kitti_odometry", "kitti_raw"),
+    "topic": ("bag",),
+    "right_topic": ("bag",),
+    "calibration": ("image_folder", "video", "rgbd", "bag"),
+    "stereo": (
+        "kitti_odometry",
+        "kitti_raw",
+        "kitti_flow",
+        "karlsruhe",
+        "cityscapes",
+        "image_folder",
+        "bag",
+    ),
+}
+# What the literature does with a data set: science behind it in docs/data.md.
+_DEFAULTS_OF: dict[str, dict[str, Any]] = {
+    "kitti_flow": {"sequence": "training"},
+    "cityscapes": {"sequence": "train", "gaps": (2,), "crop_bottom": 0.25},
+}
+
+
 class Source(Settings):
     """Frames to learn from."""
 
-    kind: Literal["kitti_odometry", "karlsruhe", "image_folder", "video"]
-    path: Path = Field(description="Below the data root: set root, image folder or video file.")
-    sequence: str = Field(default="", description="For kitti_odometry and karlsruhe.")
+    kind: Literal[
+        "kitti_odometry",
+        "kitti_raw",
+        "kitti_flow",
+        "karlsruhe",
+        "cityscapes",
+        "rgbd",
+        "image_folder",
+        "video",
+        "bag",
+    ]
+    path: Path = Field(description="Below the data root: set root, folder, video or bag.")
+    sequence: str = Field(
+        default="",
+        description="kitti_odometry: 03; karlsruhe: folder; kitti_raw: 2011_09_26/0002; "
+        "kitti_flow: training or testing; cityscapes: train, or one city as train/aachen.",
+    )
+    split: str | None = Field(
+        default=None,
+        description="For kitti_raw instead of sequence: an included split (eigen_zhou_train), or "
+        "a file below the data root with lines 'DATE/DATE_drive_NUMBER_sync FRAME l'.",
+    )
+    camera: int | None = Field(
+        default=None,
+        ge=0,
+        le=3,
+        description="For kitti_odometry (0) and kitti_raw (2).",
+    )
+    topic: str | None = Field(default=None, description="Image topic of a bag that has several.")
+    right_topic: str | None = Field(
+        default=None, description="Image topic of the right camera of a bag, for stereo."
+    )
     first: int | None = Field(default=None, ge=0, description="First frame; none: all.")
     last: int | None = Field(default=None, ge=0, description="Last frame, included.")
     gaps: tuple[int, ...] = Field(default=(1,), description="Frames between a pair in time.")
@@ -30,7 +83,19 @@ class Source(Settings):
     min_motion: float = Field(
         default=0.01, ge=0, le=1, description="Temporal pairs that differ by less are left out."
     )
-    calibration: Path | None = Field(default=None, description="For image_folder and video.")
+    calibration: Path | None = Field(
+        default=None, description="For image_folder, video, rgbd and bag."
+    )
+    crop_bottom: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of the height to cut off, as for a bonnet."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_what_a_data_set_asks_for(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            return {**_DEFAULTS_OF.get(str(values.get("kind")), {}), **values}
+        return values
 
     @model_validator(mode="after")
     def _check(self) -> Source:
@@ -40,10 +105,17 @@ class Source(Settings):
             raise ValueError(f"last ({self.last}) is before first ({self.first})")
         if self.kind in ("kitti_odometry", "karlsruhe") and not self.sequence:
             raise ValueError(f"kind {self.kind} needs a sequence name")
+        if self.kind == "kitti_raw" and bool(self.sequence) == (self.split is not None):
+            raise ValueError("kind kitti_raw needs a sequence such as 2011_09_26/0002, or a split")
+        for key, kinds in _KINDS_WITH.items():
+            if self.kind not in kinds and getattr(self, key) not in (None, False):
+                raise ValueError(f"kind {self.kind} has no {key}; only {', '.join(kinds)}")
+        if self.first is not None and (self.split or self.kind in ("kitti_flow", "cityscapes")):
+            raise ValueError("first and last are for one sequence, but this source has several")
         if self.kind == "video" and self.calibration is None:
             raise ValueError("kind video needs a calibration file")
-        if self.stereo and self.kind not in ("kitti_odometry", "karlsruhe"):
-            raise ValueError(f"kind {self.kind} has no stereo partners: set stereo: false")
+        if self.stereo and self.kind == "bag" and self.right_topic is None:
+            raise ValueError("stereo of a bag needs right_topic")
         if not self.gaps or min(self.gaps) < 1:
             raise ValueError(f"gaps must be 1 or more frames, got {list(self.gaps)}")
         return self

@@ -260,6 +260,19 @@ def camera_topics(
     return CameraTopics(image, info)
 
 
+def image_topic(bag: Bag, name: str | None = None) -> BagTopic:
+    """Find the image topic of a bag.
+
+    Args:
+        bag: An open bag.
+        name: Its name; may be left out when there is only one.
+
+    Raises:
+        DataError: There is no such topic, none at all, or several to choose from (all are named).
+    """
+    return _pick(bag, name, IMAGE_TYPES, "image", "topic")
+
+
 def describe_topics(topics: Collection[BagTopic]) -> str:
     """Return topics as one line: name, type and number of messages."""
     if not topics:

@@ -1,4 +1,4 @@
-"""CameraInfo messages to intrinsics, and rectification of distorted pictures (no ROS in here)."""
+"""Calibrations, from CameraInfo messages and ROS files, and rectification (no ROS in here)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import yaml
 
+from coopnet_core.data.sequence import read_text
 from coopnet_core.errors import CalibrationError
 from coopnet_core.geometry.intrinsics import Intrinsics
 
@@ -122,6 +126,66 @@ def calibration_from_camera_info(
     calibration = Calibration(width, height, model, tuple(K), D, R, tuple(P))
     calibration.intrinsics()
     return calibration
+
+
+def read_calibration(path: Path | str) -> Calibration:
+    """Read a ROS calibration file, as the ``camera_calibration`` package writes it.
+
+    Args:
+        path: YAML file with ``image_width``, ``image_height``, ``camera_matrix`` and, where the
+            lens is distorted, ``distortion_model``, ``distortion_coefficients``,
+            ``rectification_matrix`` and ``projection_matrix``.
+
+    Returns:
+        The calibration of the picture as the camera takes it.
+
+    Raises:
+        CalibrationError: A key is missing or malformed, or the values are impossible.
+        DataError: The file cannot be read.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise CalibrationError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise CalibrationError(
+            f"{path} must be a mapping with image_width, image_height and camera_matrix"
+        )
+
+    def numbers(key: str, count: int) -> list[float]:
+        values = [float(value) for value in (content.get(key) or {"data": [0.0] * count})["data"]]
+        if len(values) != count:
+            raise CalibrationError(f"{path}: {key} must have {count} numbers, got {len(values)}")
+        return values
+
+    try:
+        width, height = int(content["image_width"]), int(content["image_height"])
+        content["camera_matrix"]["data"]
+        distortion = (content.get("distortion_coefficients") or {"data": []})["data"]
+        info = SimpleNamespace(
+            width=width,
+            height=height,
+            distortion_model=str(content.get("distortion_model", "")),
+            k=numbers("camera_matrix", 9),
+            d=[float(value) for value in distortion],
+            r=numbers("rectification_matrix", 9),
+            p=numbers("projection_matrix", 12),
+            binning_x=0,
+            binning_y=0,
+            roi=SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0),
+        )
+    except KeyError as error:
+        raise CalibrationError(
+            f"{path} lacks the key {error}; it must be a ROS calibration file, "
+            "as the camera_calibration package writes it"
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise CalibrationError(f"{path} is not a ROS calibration file: {error}") from error
+    try:
+        return calibration_from_camera_info(info)
+    except CalibrationError as error:
+        raise CalibrationError(f"{path}: {error}") from error
 
 
 def rectify(

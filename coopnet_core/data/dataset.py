@@ -56,7 +56,9 @@ class FrameCache:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def get(self, path: Path, native_width: int, native_height: int) -> npt.NDArray[np.uint8]:
+    def get(
+        self, path: Path, native_width: int, native_height: int, crop_bottom: int = 0
+    ) -> npt.NDArray[np.uint8]:
         """Return the frame, (H, W) gray or (H, W, 3) RGB; it must not be written to.
 
         Raises:
@@ -64,7 +66,7 @@ class FrameCache:
         """
         frame = self._frames.get(path)
         if frame is None:
-            image = read_image_sized(path, native_width, native_height)
+            image = read_image_sized(path, native_width, native_height, crop_bottom)
             if self.is_gray and image.ndim == 3:
                 image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
             frame = np.asarray(
@@ -142,8 +144,8 @@ class PairDataset:
         """
         record = self.records[index]
         camera = record.intrinsics
-        tgt = self.cache.get(record.path_tgt, camera.width, camera.height)
-        src = self.cache.get(record.path_src, camera.width, camera.height)
+        tgt = self.cache.get(record.path_tgt, camera.width, camera.height, record.crop_bottom)
+        src = self.cache.get(record.path_src, camera.width, camera.height, record.crop_bottom)
         camera = camera.resized(self.width, self.height)
         has_pose = record.T_src_tgt is not None
         T_src_tgt: npt.NDArray[np.float64] = np.eye(4)

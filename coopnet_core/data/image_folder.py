@@ -1,7 +1,10 @@
 """Reader of a plain folder of images with a calibration file.
 
 The calibration is the YAML file that ROS calibration tools write (``image_width``,
-``image_height``, ``camera_matrix``, ``distortion_coefficients``). Images must be rectified.
+``image_height``, ``camera_matrix``, ``distortion_coefficients``). Images must be rectified. A
+folder ``right`` in it holds the partners of a stereo camera, by the same names, with a calibration
+file whose ``projection_matrix`` says where that camera is (its fourth number: minus focal length
+times baseline).
 """
 
 from __future__ import annotations
@@ -9,15 +12,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import yaml
 
-from coopnet_core.data.images import IMAGE_SUFFIXES, read_image
-from coopnet_core.data.sequence import Sequence, read_text, stamps_from_seconds
+from coopnet_core.data import camera_info
+from coopnet_core.data.image_header import read_header
+from coopnet_core.data.images import IMAGE_SUFFIXES
+from coopnet_core.data.sequence import Sequence, stamps_from_seconds
 from coopnet_core.errors import CalibrationError, DataError
 from coopnet_core.geometry.intrinsics import Intrinsics
 
 CALIBRATION_NAME = "calibration.yaml"
 TIMES_NAME = "times.txt"
+RIGHT_NAME = "right"
 DEFAULT_RATE_HZ = 10.0
 
 
@@ -36,7 +43,7 @@ def read_sequence(
         rate_hz: Frame rate, used when the folder has no ``times.txt`` (seconds, one per image).
 
     Returns:
-        The sequence, without poses and without a right camera.
+        The sequence, without poses; with a right camera where there is ``right/calibration.yaml``.
 
     Raises:
         DataError: The folder has no images, too few for ``frames``, or a file cannot be read.
@@ -55,7 +62,7 @@ def read_sequence(
 
     calibration = folder / CALIBRATION_NAME if calibration is None else Path(calibration)
     intrinsics = read_calibration(calibration)
-    height, width = read_image(paths[0]).shape[:2]
+    width, height, _ = read_header(paths[0])
     if (width, height) != (intrinsics.width, intrinsics.height):
         raise CalibrationError(
             f"{calibration} is for {intrinsics.width}x{intrinsics.height} images, but {paths[0]} "
@@ -68,8 +75,15 @@ def read_sequence(
         stamps_ns = tuple(round(index / rate_hz * 1e9) for index in indices)
     else:
         raise DataError(f"the frame rate must be positive, got {rate_hz}")
+    right_paths, baseline_m = _right_camera(folder / RIGHT_NAME, paths, intrinsics)
     return Sequence(
-        name=folder.name, paths=paths, indices=indices, intrinsics=intrinsics, stamps_ns=stamps_ns
+        name=folder.name,
+        paths=paths,
+        indices=indices,
+        intrinsics=intrinsics,
+        stamps_ns=stamps_ns,
+        right_paths=right_paths,
+        baseline_m=baseline_m,
     )
 
 
@@ -94,47 +108,26 @@ def read_calibration(path: Path | str) -> Intrinsics:
         CalibrationError: A key is missing or malformed, or the lens is distorted.
         DataError: The file cannot be read.
     """
-    path = Path(path)
-    try:
-        content = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise CalibrationError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
+    calibration = camera_info.read_calibration(path)
+    if any(calibration.D):
         raise CalibrationError(
-            f"{path} must be a mapping with image_width, image_height and camera_matrix"
+            f"{path} describes a distorted lens {list(calibration.D)}: rectify the images "
+            "(image_proc, cv2.undistort) and give the rectified calibration with zero distortion"
         )
-    try:
-        width, height = int(content["image_width"]), int(content["image_height"])
-        matrix = [float(value) for value in content["camera_matrix"]["data"]]
-        distortion = content.get("distortion_coefficients") or {"data": []}
-        coefficients = [float(value) for value in distortion["data"]]
-    except KeyError as error:
-        raise CalibrationError(
-            f"{path} lacks the key {error}; it must be a ROS calibration file, "
-            "as the camera_calibration package writes it"
-        ) from error
-    except (TypeError, ValueError) as error:
-        raise CalibrationError(f"{path} is not a ROS calibration file: {error}") from error
-    if len(matrix) != 9:
-        raise CalibrationError(f"{path}: camera_matrix must have 9 numbers, got {len(matrix)}")
-    if any(value != 0 for value in coefficients):
-        raise CalibrationError(
-            f"{path} describes a distorted lens {coefficients}: rectify the images (image_proc, "
-            "cv2.undistort) and give the rectified calibration with zero distortion"
-        )
-    try:
-        return Intrinsics(width, height, matrix[0], matrix[4], matrix[2], matrix[5])
-    except CalibrationError as error:
-        raise CalibrationError(f"{path}: {error}") from error
+    K = calibration.K
+    return Intrinsics(calibration.width, calibration.height, K[0], K[4], K[2], K[5])
 
 
-def write_calibration(path: Path | str, intrinsics: Intrinsics, camera_name: str) -> None:
+def write_calibration(
+    path: Path | str, intrinsics: Intrinsics, camera_name: str, baseline_m: float = 0.0
+) -> None:
     """Write a ROS calibration file of a rectified camera, which :func:`read_calibration` reads.
 
     Args:
         path: File to write.
         intrinsics: The camera.
         camera_name: Name of the camera in the file.
+        baseline_m: For the right camera of a stereo rig, its distance from the left one.
     """
     fx, fy, cx, cy = intrinsics.fx, intrinsics.fy, intrinsics.cx, intrinsics.cy
     content = {
@@ -144,8 +137,37 @@ def write_calibration(path: Path | str, intrinsics: Intrinsics, camera_name: str
         "camera_matrix": {"rows": 3, "cols": 3, "data": [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0]},
         "distortion_model": "plumb_bob",
         "distortion_coefficients": {"rows": 1, "cols": 5, "data": [0.0] * 5},
+        "projection_matrix": {
+            "rows": 3,
+            "cols": 4,
+            "data": [fx, 0.0, cx, -fx * baseline_m, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0],
+        },
     }
     Path(path).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def _right_camera(
+    folder: Path, left_paths: tuple[Path, ...], left: Intrinsics
+) -> tuple[tuple[Path | None, ...] | None, float | None]:
+    path = folder / CALIBRATION_NAME
+    if not path.is_file():
+        return None, None
+    camera = read_calibration(path)
+    if not np.allclose(camera.matrix(), left.matrix(), rtol=1e-4) or (
+        (camera.width, camera.height) != (left.width, left.height)
+    ):
+        raise CalibrationError(
+            f"{path} must have the size and camera_matrix of the left camera: rectify both images "
+            "to one camera, as image_proc does"
+        )
+    baseline_m = -camera_info.read_calibration(path).P[3] / camera.fx
+    if not baseline_m > 0:
+        raise CalibrationError(
+            f"{path}: the right camera must lie to the right, so the fourth number of "
+            f"projection_matrix must be negative, but the baseline is {baseline_m:g} m"
+        )
+    by_stem = {image.stem: image for image in image_files(folder)}
+    return tuple(by_stem.get(image.stem) for image in left_paths), baseline_m
 
 
 def _natural_key(name: str) -> list[tuple[int, str]]:

@@ -106,13 +106,45 @@ def is_truncated(data: bytes) -> bool:
     return kind == "PNG" and b"IEND\xaeB`\x82" not in data
 
 
-def read_image_sized(path: Path, width: int, height: int) -> npt.NDArray[np.uint8]:
+def read_image16(path: Path) -> npt.NDArray[np.uint16]:
+    """Read a 16-bit PNG that holds measurements (depth, disparity, flow).
+
+    Args:
+        path: PNG file.
+
+    Returns:
+        uint16, (H, W), or (H, W, 3) with the channels in the order of the file.
+
+    Raises:
+        DataError: The file is missing, truncated, no image, or does not have 16 bits.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    if not data or is_truncated(data):
+        raise DataError(f"{path} is truncated after {len(data)} bytes; copy it again")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise DataError(f"cannot decode {path}: {error}") from error
+    if image is None or image.dtype != np.uint16:
+        raise DataError(f"{path} must be a 16-bit PNG, but it is damaged or of another kind")
+    if image.ndim == 3:
+        image = image[:, :, ::-1]
+    return np.ascontiguousarray(image, dtype=np.uint16)
+
+
+def read_image_sized(
+    path: Path, width: int, height: int, crop_bottom: int = 0
+) -> npt.NDArray[np.uint8]:
     """Read an image that must have a certain size, that of its camera calibration.
 
     Args:
         path: Image file.
         width: Expected width in pixels.
-        height: Expected height in pixels.
+        height: Expected height in pixels, without the rows to cut off.
+        crop_bottom: Rows at the bottom of the file to cut off.
 
     Returns:
         uint8, (height, width) or (height, width, 3) RGB.
@@ -121,12 +153,13 @@ def read_image_sized(path: Path, width: int, height: int) -> npt.NDArray[np.uint
         DataError: The file cannot be read, or its size differs.
     """
     image = read_image(path)
-    if image.shape[:2] != (height, width):
+    if image.shape[:2] != (height + crop_bottom, width):
         raise DataError(
             f"image {path} is {image.shape[1]}x{image.shape[0]}, but its camera calibration is for "
-            f"{width}x{height}: all images of a sequence must have the calibrated size"
+            f"{width}x{height + crop_bottom}: all images of a sequence must have the calibrated "
+            "size"
         )
-    return image
+    return image[:height]
 
 
 def encoded_size(data: bytes) -> tuple[int, int] | None:

@@ -34,6 +34,7 @@ class PairRecord:
         sequence: Name of the sequence.
         index_tgt: Frame number of the target.
         index_src: Frame number of the source.
+        crop_bottom: Rows at the bottom of the files that are not part of the images.
     """
 
     path_tgt: Path
@@ -43,6 +44,7 @@ class PairRecord:
     sequence: str
     index_tgt: int
     index_src: int
+    crop_bottom: int = 0
 
 
 def temporal_pairs(
@@ -71,7 +73,8 @@ def temporal_pairs(
 
     def thumbnail(place: int) -> npt.NDArray[np.float32]:
         if place not in thumbnails:
-            thumbnails[place] = _thumbnail(sequence.paths[place])
+            image = read_image(sequence.paths[place])
+            thumbnails[place] = thumbnail_of(image[: image.shape[0] - sequence.crop_bottom])
         return thumbnails[place]
 
     records = []
@@ -80,12 +83,12 @@ def temporal_pairs(
             raise DataError(f"the gap of a temporal pair must be 1 or more, got {gap}")
         for place_tgt, index_tgt in enumerate(sequence.indices):
             place_src = position.get(index_tgt - gap)
-            if place_src is None:
+            if place_src is None or not _is_target(sequence, index_tgt):
                 continue
-            if min_motion > 0:
-                change = np.abs(thumbnail(place_tgt) - thumbnail(place_src)).mean()
-                if change < min_motion:
-                    continue
+            if min_motion > 0 and (
+                change_between(thumbnail(place_tgt), thumbnail(place_src)) < min_motion
+            ):
+                continue
             records.append(
                 PairRecord(
                     path_tgt=sequence.paths[place_tgt],
@@ -95,6 +98,7 @@ def temporal_pairs(
                     sequence=sequence.name,
                     index_tgt=index_tgt,
                     index_src=index_tgt - gap,
+                    crop_bottom=sequence.crop_bottom,
                 )
             )
     return records
@@ -127,18 +131,28 @@ def stereo_pairs(sequence: Sequence) -> list[PairRecord]:
             sequence=sequence.name,
             index_tgt=index,
             index_src=index,
+            crop_bottom=sequence.crop_bottom,
         )
         for left, right, index in zip(
             sequence.paths, sequence.right_paths, sequence.indices, strict=True
         )
-        if right is not None
+        if right is not None and _is_target(sequence, index)
     ]
 
 
-def _thumbnail(path: Path) -> npt.NDArray[np.float32]:
-    image = read_image(path)
+def thumbnail_of(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return a small gray copy of a picture, (h, w) float32 in [0, 1]."""
     if image.ndim == 3:
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
     height = max(1, round(image.shape[0] * _THUMBNAIL_WIDTH / image.shape[1]))
     small = cv2.resize(image, (_THUMBNAIL_WIDTH, height), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.float32) / np.float32(255)
+
+
+def change_between(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
+    """Return the mean absolute difference of two thumbnails, in [0, 1]."""
+    return float(np.abs(a - b).mean())
+
+
+def _is_target(sequence: Sequence, index: int) -> bool:
+    return sequence.targets is None or index in sequence.targets

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from coopnet_core.data.images import IMAGE_SUFFIXES, read_image
+from coopnet_core.data.image_header import read_header
+from coopnet_core.data.images import IMAGE_SUFFIXES
 from coopnet_core.errors import CalibrationError, DataError
 from coopnet_core.geometry.intrinsics import Intrinsics
 
@@ -28,6 +29,12 @@ class Sequence:
         right_paths: Image of the right stereo camera for each frame (None where it is missing),
             or None when there is no right camera. It has the same intrinsics.
         baseline_m: Distance of the right camera along +x of the left one, or None.
+        depth_paths: 16-bit depth image of each frame on the image's grid (None where it is
+            missing), or None when there is no depth; see ``data.depth_images``.
+        depth_units_per_m: Value of a depth image that means one metre.
+        crop_bottom: Rows at the bottom of the files that are not part of the images.
+        targets: Frame numbers that may be the target of a training pair (those of a split), or
+            None for all.
     """
 
     name: str
@@ -38,9 +45,37 @@ class Sequence:
     poses: npt.NDArray[np.float64] | None = None
     right_paths: tuple[Path | None, ...] | None = None
     baseline_m: float | None = None
+    depth_paths: tuple[Path | None, ...] | None = None
+    depth_units_per_m: float = 1000.0
+    crop_bottom: int = 0
+    targets: frozenset[int] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
+
+
+def without_bottom(sequence: Sequence, fraction: float) -> Sequence:
+    """Cut rows off the bottom of all images of a sequence, such as the bonnet of a car.
+
+    Args:
+        sequence: A sequence.
+        fraction: Share of the image's height to cut off, 0 <= fraction < 1.
+
+    Returns:
+        The sequence with the camera of the upper part. Files stay as they are.
+
+    Raises:
+        DataError: The fraction is out of range.
+    """
+    if not 0 <= fraction < 1:
+        raise DataError(f"the share of the height to cut off must be in [0, 1), got {fraction}")
+    camera = sequence.intrinsics
+    rows = round(fraction * camera.height)
+    return replace(
+        sequence,
+        intrinsics=camera.cropped(0, 0, camera.width, camera.height - rows),
+        crop_bottom=sequence.crop_bottom + rows,
+    )
 
 
 def numbered_frames(folder: Path, frames: range | None) -> list[tuple[int, Path]]:
@@ -192,7 +227,7 @@ def camera_of(
             is what a calibration of another image size looks like.
         DataError: The image cannot be read.
     """
-    height, width = read_image(image_path).shape[:2]
+    width, height, _ = read_header(image_path)
     try:
         camera = Intrinsics(
             width,

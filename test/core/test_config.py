@@ -61,8 +61,15 @@ def test_stage_of_a_step() -> None:
         ({"sources": []}, "sources"),
         ({"sources": [{"kind": "image_folder", "path": "f", "gaps": [0]}]}, "gaps must be 1"),
         (
-            {"sources": [{"kind": "image_folder", "path": "f", "stereo": True}]},
-            "no stereo partners",
+            {"sources": [{"kind": "rgbd", "path": "f", "stereo": True}]},
+            "kind rgbd has no stereo; only kitti_odometry",
+        ),
+        ({"sources": [{"kind": "bag", "path": "f", "stereo": True}]}, "right_topic"),
+        ({"sources": [{"kind": "bag", "path": "f", "split": "x"}]}, "kind bag has no split"),
+        ({"sources": [{"kind": "kitti_raw", "path": "f"}]}, "needs a sequence .* or a split"),
+        (
+            {"sources": [{"kind": "cityscapes", "path": "f", "first": 0, "last": 1}]},
+            "this source has several",
         ),
         ({"loss": {"band": {"mode": "mean"}}}, "histogram.*half_sample"),
         ({"loss": {"band": {"kappa": 0}}}, "kappa.*greater than 0"),

@@ -117,7 +117,7 @@ def test_every_file_that_users_need_is_installed(monkeypatch: pytest.MonkeyPatch
     assert {"package.xml", "resource/coopnet_ros"} <= installed
     for name in installed:
         assert (ROOT / name).is_file(), name
-    for folder, suffixes in {"launch": {".py"}, "config": {".yaml", ".rviz"}}.items():
+    for folder, suffixes in {"launch": {".py"}, "config": {".yaml", ".rviz", ".txt"}}.items():
         files = {p for p in (ROOT / folder).rglob("*") if p.suffix in suffixes}
         assert files, folder
         assert {p.relative_to(ROOT).as_posix() for p in files} <= installed
