@@ -1,4 +1,4 @@
-"""The ``coopnet`` command: train, export, evaluate, predict, bench, engine."""
+"""The ``coopnet`` command: data, train, export, evaluate, predict, bench, engine."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from coopnet_core import __version__
 from coopnet_core.errors import CoopNetError
 
-COMMANDS = ("train", "export", "evaluate", "predict", "bench", "engine")
+COMMANDS = ("data", "train", "export", "evaluate", "predict", "bench", "engine")
 
 EXAMPLES = """examples:
+  coopnet data check ~/data
   coopnet train --data ~/data --out runs/first
   coopnet export runs/first/last.pt --out my_bundle --frames photos/
   coopnet evaluate --bundle my_bundle --data ~/data --out scores

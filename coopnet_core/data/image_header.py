@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from coopnet_core.data.images import decode_image, image_kind
+from coopnet_core.data.images import decode_image, image_kind, is_truncated
 from coopnet_core.errors import DataError
 
 # Start-of-frame markers of a JPEG: all of 0xc0 to 0xcf but tables (c4), reserved (c8) and
 # arithmetic conditioning (cc).
 _START_OF_FRAME = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Longer than the metadata that cameras put before the size of a JPEG.
-_HEAD_BYTES = 1 << 16
+# Enough for all but JPEG files with a preview before their size; these are read whole.
+_HEAD_BYTES = 4096
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+_JPEG_END = b"\xff\xd9"
 # PNG colour type -> channels; a palette is decoded to colour.
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
@@ -29,7 +31,8 @@ def read_header(path: Path) -> ImageHeader:
     """Read the size of an image file.
 
     Args:
-        path: Image file. PNG and JPEG are not decoded, other formats are.
+        path: Image file. PNG and JPEG are not decoded, other formats are. Whether all of the file
+            is there, :func:`check_file` tells.
 
     Returns:
         Size in pixels and number of channels.
@@ -47,8 +50,34 @@ def read_header(path: Path) -> ImageHeader:
     header = header_of(head)
     if header is not None:
         return header
-    image = decode_image(path.read_bytes(), str(path))
+    data = path.read_bytes()
+    header = header_of(data)
+    if header is not None:
+        return header
+    image = decode_image(data, str(path))
     return ImageHeader(image.shape[1], image.shape[0], 1 if image.ndim == 2 else image.shape[2])
+
+
+def check_file(path: Path) -> ImageHeader:
+    """Read the size of an image file and check that its end is there, without decoding it.
+
+    Args:
+        path: Image file.
+
+    Returns:
+        What its header says.
+
+    Raises:
+        DataError: The file is missing, empty, not an image, or a PNG or JPEG that was cut off.
+    """
+    header = read_header(path)
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - len(_PNG_END)))
+        end = stream.read()
+    # Some cameras write on behind the end; then only the whole file tells.
+    if end != _PNG_END and not end.endswith(_JPEG_END) and is_truncated(path.read_bytes()):
+        raise DataError(f"image {path} is truncated: its end marker is missing; copy it again")
+    return header
 
 
 def header_of(head: bytes) -> ImageHeader | None:

@@ -22,7 +22,7 @@ from coopnet_core.errors import DataError
 FRAME_PERIOD_NS = 10**8
 _NAME = re.compile(r"(\d{6})_(\d{2})")
 # Image folder of the left camera, of the right one, folder of the calibration, names in there.
-_LAYOUTS = (
+LAYOUTS = (
     ("image_2", "image_3", "calib_cam_to_cam", "P_rect_02", "P_rect_03"),
     ("colored_0", "colored_1", "calib", "P2", "P3"),
     ("image_0", "image_1", "calib", "P0", "P1"),
@@ -45,11 +45,11 @@ def read_sequences(root: Path | str, part: str = "training") -> list[Sequence]:
         CalibrationError: A calibration is impossible or does not fit its images.
     """
     folder = Path(root) / part
-    layout = next((layout for layout in _LAYOUTS if (folder / layout[0]).is_dir()), None)
+    layout = next((layout for layout in LAYOUTS if (folder / layout[0]).is_dir()), None)
     if layout is None:
         raise DataError(
             f"{folder} is not KITTI flow: it has none of "
-            f"{', '.join(layout[0] for layout in _LAYOUTS)}"
+            f"{', '.join(layout[0] for layout in LAYOUTS)}"
         )
     left, right, calibration, left_entry, right_entry = layout
     scenes = _scenes(folder / left)

@@ -275,10 +275,13 @@ def stamps_from_seconds(path: Path, indices: tuple[int, ...]) -> tuple[int, ...]
     seconds = read_numbers(path, 1)[:, 0]
     if max(indices) >= len(seconds):
         raise DataError(f"{path} has {len(seconds)} times, but frame {max(indices)} is wanted")
-    stamps = tuple(round(float(seconds[index]) * 1e9) for index in indices)
-    if any(later < earlier for earlier, later in pairwise(stamps)):
-        raise DataError(f"{path}: times go backwards; they must be in recording order")
-    return stamps
+    for earlier, later in pairwise(indices):
+        if seconds[later] < seconds[earlier]:
+            raise DataError(
+                f"{path}: times go backwards, from {seconds[earlier]:.6f} s of frame {earlier} to "
+                f"{seconds[later]:.6f} s of frame {later}; they must be in recording order"
+            )
+    return tuple(round(float(seconds[index]) * 1e9) for index in indices)
 
 
 def poses_from_rows(path: Path, indices: tuple[int, ...]) -> npt.NDArray[np.float64]:
