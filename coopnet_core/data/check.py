@@ -18,7 +18,7 @@ import numpy.typing as npt
 from coopnet_core.data import middlebury
 from coopnet_core.data.depth_images import read_depth
 from coopnet_core.data.discovery import Found
-from coopnet_core.data.image_header import ImageHeader, check_file
+from coopnet_core.data.image_header import check_file
 from coopnet_core.data.images import read_image
 from coopnet_core.data.pairs import DEFAULT_MIN_MOTION, change_between, thumbnail_of
 from coopnet_core.data.sequence import Sequence
@@ -26,6 +26,7 @@ from coopnet_core.errors import CoopNetError, DataError
 from coopnet_core.geometry.intrinsics import Intrinsics
 
 Picture = npt.NDArray[np.uint8]
+Size = tuple[int, int]
 # Called with the work done so far and all of it, in any unit.
 Progress = Callable[[int, int], None]
 
@@ -176,12 +177,12 @@ def check_files(found: Found, progress: Progress) -> Report:
     report = Report(found)
     sequences = _load(found, report)
     listed = [path for s in sequences for path in (*s.paths, *(s.right_paths or ())) if path]
-    headers = _check_headers(tuple(dict.fromkeys([*found.images, *listed])), report, progress)
+    sizes = _check_each(tuple(dict.fromkeys([*found.images, *listed])), report, progress)
     if found.kind in _NUMBERED:
         _report_holes(found.images, report)
     report.num_sequences = len(sequences)
     report.num_frames = sum(map(len, sequences)) or len(found.images)
-    _report_sizes(headers, report)
+    _report_sizes(sizes, report)
     if found.kind == "middlebury":
         _check_flow(found.path, report)
     if sequences:
@@ -191,7 +192,7 @@ def check_files(found: Found, progress: Progress) -> Report:
         _report_rig(sequences, report)
     looks = Looks()
     for earlier, later in _sampled_pairs(sequences, found.images):
-        if earlier not in headers or later not in headers:
+        if earlier not in sizes or later not in sizes:
             continue  # noted already
         try:
             thumbnail = looks.add(earlier.name, read_image(earlier), None)
@@ -271,18 +272,16 @@ def _load(found: Found, report: Report) -> list[Sequence]:
         return []
 
 
-def _check_headers(
-    images: tuple[Path, ...], report: Report, progress: Progress
-) -> dict[Path, ImageHeader]:
-    headers = {}
+def _check_each(images: tuple[Path, ...], report: Report, progress: Progress) -> dict[Path, Size]:
+    sizes = {}
     for number, path in enumerate(images):
         progress(number, len(images))
         try:
-            headers[path] = check_file(path)
+            sizes[path] = check_file(path)
         except DataError as error:
             report.add_error(error)
     progress(len(images), len(images))
-    return headers
+    return sizes
 
 
 def _report_holes(images: tuple[Path, ...], report: Report) -> None:
@@ -300,28 +299,26 @@ def _report_holes(images: tuple[Path, ...], report: Report) -> None:
                 report.add_error(DataError(f"image {folder / name} is missing"), place == 0)
 
 
-def _report_sizes(headers: dict[Path, ImageHeader], report: Report) -> None:
+def _report_sizes(sizes: dict[Path, Size], report: Report) -> None:
     """Sizes must agree within a folder: KITTI's differ from scene to scene, not within one."""
-    sizes = Counter((header.width, header.height) for header in headers.values())
     if not sizes:
         return
-    listed = ", ".join(f"{w}x{h}" for (w, h), _ in sizes.most_common(4))
+    listed = ", ".join(f"{w}x{h}" for (w, h), _ in Counter(sizes.values()).most_common(4))
     report.facts.append(("size", listed))
     if report.found.kind == "kitti_flow":
         return
-    folders: dict[Path, dict[Path, ImageHeader]] = {}
-    for path, header in headers.items():
-        folders.setdefault(path.parent, {})[path] = header
+    folders: dict[Path, dict[Path, Size]] = {}
+    for path, size in sizes.items():
+        folders.setdefault(path.parent, {})[path] = size
     for inside in folders.values():
-        usual = Counter((h.width, h.height) for h in inside.values()).most_common(1)[0][0]
-        for path, header in inside.items():
-            if (header.width, header.height) != usual:
-                report.add_error(
-                    DataError(
-                        f"image {path} is {header.width}x{header.height}, but most in its folder "
-                        f"are {usual[0]}x{usual[1]}"
-                    )
+        usual = Counter(inside.values()).most_common(1)[0][0]
+        for path, size in inside.items():
+            if size != usual:
+                text = (
+                    f"image {path} is {size[0]}x{size[1]}, but most in its folder are "
+                    f"{usual[0]}x{usual[1]}"
                 )
+                report.add_error(DataError(text))
 
 
 def _report_rig(sequences: list[Sequence], report: Report) -> None:

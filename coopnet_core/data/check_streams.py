@@ -23,8 +23,7 @@ from coopnet_core.data.check import (
     sample_places,
 )
 from coopnet_core.data.discovery import Found
-from coopnet_core.data.image_header import header_of
-from coopnet_core.data.images import is_truncated
+from coopnet_core.data.images import encoded_size, is_truncated
 from coopnet_core.data.ros_images import array_from_image
 from coopnet_core.errors import CalibrationError, CoopNetError, DataError, InputError
 
@@ -178,10 +177,10 @@ class _Topic:
         self.encodings.add(content.format)
         if "compressedDepth" in content.format:
             return (0, 0)
-        header = header_of(data)
-        if header is None or is_truncated(data):
+        size = encoded_size(data)
+        if size is None or is_truncated(data):
             raise InputError(f"not a whole JPEG or PNG ({len(data)} bytes)")
-        return header.width, header.height
+        return size
 
     def finish(self, bag: Bag, calibration: Path | None) -> Report:
         report = self.report

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from coopnet_core.data.image_header import read_header
+from coopnet_core.data.image_header import read_size
 from coopnet_core.data.images import read_image16
 from coopnet_core.data.sequence import Sequence, check_camera_fits, read_text, without_bottom
 from coopnet_core.errors import CalibrationError, DataError
@@ -151,7 +151,7 @@ def _sequence(root: Path, snippet: _Snippet) -> Sequence:
         raise CalibrationError(
             f"{camera_path} must have intrinsic fx, fy, u0, v0 and extrinsic baseline: {error!r}"
         ) from error
-    width, height, _ = read_header(paths[0])
+    width, height = read_size(paths[0])
     try:
         camera = Intrinsics(width, height, *values)
     except CalibrationError as error:

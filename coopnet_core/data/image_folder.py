@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from coopnet_core.data import camera_info
-from coopnet_core.data.image_header import read_header
+from coopnet_core.data.image_header import read_size
 from coopnet_core.data.images import IMAGE_SUFFIXES
 from coopnet_core.data.sequence import Sequence, stamps_from_seconds
 from coopnet_core.errors import CalibrationError, DataError
@@ -62,7 +62,7 @@ def read_sequence(
 
     calibration = folder / CALIBRATION_NAME if calibration is None else Path(calibration)
     intrinsics = read_calibration(calibration)
-    width, height, _ = read_header(paths[0])
+    width, height = read_size(paths[0])
     if (width, height) != (intrinsics.width, intrinsics.height):
         raise CalibrationError(
             f"{calibration} is for {intrinsics.width}x{intrinsics.height} images, but {paths[0]} "

@@ -169,11 +169,13 @@ def encoded_size(data: bytes) -> tuple[int, int] | None:
     before.
     """
     kind = image_kind(data)
-    if kind == "PNG" and data[12:16] == b"IHDR":
+    if kind == "PNG" and data[12:16] == b"IHDR" and len(data) >= 24:
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     for marker, position in _jpeg_segments(data) if kind == "JPEG" else ():
         # Start of frame, of any coding; among their numbers are three other markers.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if len(data) < position + 9:
+                return None
             height, width = data[position + 5 : position + 7], data[position + 7 : position + 9]
             return int.from_bytes(width, "big"), int.from_bytes(height, "big")
     return None

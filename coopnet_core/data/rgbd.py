@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from coopnet_core.data.image_folder import CALIBRATION_NAME
 from coopnet_core.data.image_folder import read_calibration as read_rectified
-from coopnet_core.data.image_header import read_header
+from coopnet_core.data.image_header import read_size
 from coopnet_core.data.sequence import Sequence, check_camera_fits, read_numbers, read_text
 from coopnet_core.errors import CalibrationError, DataError
 from coopnet_core.geometry.intrinsics import Intrinsics
@@ -124,7 +124,7 @@ def _read_seven_scenes(
 
 
 def _intrinsics(folder: Path, calibration: Path | str | None, image: Path) -> Intrinsics:
-    width, height, _ = read_header(image)
+    width, height = read_size(image)
     if calibration is not None:
         path = Path(calibration)
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from coopnet_core.data.image_header import read_header
+from coopnet_core.data.image_header import read_size
 from coopnet_core.data.images import IMAGE_SUFFIXES
 from coopnet_core.errors import CalibrationError, DataError
 from coopnet_core.geometry.intrinsics import Intrinsics
@@ -227,7 +227,7 @@ def camera_of(
             is what a calibration of another image size looks like.
         DataError: The image cannot be read.
     """
-    width, height, _ = read_header(image_path)
+    width, height = read_size(image_path)
     try:
         camera = Intrinsics(
             width,
