@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -64,32 +65,76 @@ class Consistency:
     in_view_fraction: float
 
 
-def flow_errors(flow: Float32, truth: Float32) -> FlowErrors:
+def flow_errors(
+    flow: Float32,
+    truth: Float32,
+    mask: Mask | None = None,
+    outlier_relative: float = _OUTLIER_RELATIVE,
+) -> FlowErrors:
     """Score flow against ground truth (KITTI 2015 devkit, Menze and Geiger, CVPR 2015).
 
     Args:
         flow: (H, W, 2) pixels.
         truth: (H, W, 2) pixels, NaN where unknown.
+        mask: (H, W) bool, pixels to score of those with known truth; None scores all of them.
+        outlier_relative: Share of the true length that an outlier's error must exceed, beside the
+            3 pixels; 0 is the rule of KITTI 2012.
 
     Returns:
         The errors over the known pixels.
 
     Raises:
         ShapeError: The fields differ in size.
-        DataError: No truth is known, or the flow is not finite where it is.
+        DataError: There is no pixel to score, or the flow is not finite on one.
     """
     if flow.shape != truth.shape or flow.ndim != 3 or flow.shape[2] != 2:
         raise ShapeError(f"flow fields must both be (H, W, 2), got {flow.shape}, {truth.shape}")
     is_known = np.isfinite(truth).all(axis=2)
+    if mask is not None:
+        if mask.shape != truth.shape[:2]:
+            raise ShapeError(f"the mask must be {truth.shape[:2]}, got {mask.shape}")
+        is_known &= mask
     if not is_known.any():
-        raise DataError("the true flow is unknown everywhere")
+        where = "everywhere" if mask is None else "everywhere in the mask"
+        raise DataError(f"the true flow is unknown {where}")
     predicted, expected = flow[is_known].astype(np.float64), truth[is_known].astype(np.float64)
     if not np.isfinite(predicted).all():
         raise DataError("the predicted flow must be finite wherever the true flow is known")
     error = np.linalg.norm(predicted - expected, axis=1)
     length = np.linalg.norm(expected, axis=1)
-    is_outlier = (error > _OUTLIER_PX) & (error > _OUTLIER_RELATIVE * length)
+    is_outlier = (error > _OUTLIER_PX) & (error > outlier_relative * length)
     return FlowErrors(float(error.mean()), float(is_outlier.mean()), int(is_known.sum()))
+
+
+def pooled_flow_errors(per_image: Sequence[FlowErrors]) -> FlowErrors:
+    """Average over the pixels of all images, as KITTI's devkit does: large truths weigh more.
+
+    Raises:
+        DataError: There is no image.
+    """
+    if not per_image:
+        raise DataError("no image was scored")
+    num = np.array([errors.num_pixels for errors in per_image], np.float64)
+    return FlowErrors(
+        float(np.average([errors.epe_px for errors in per_image], weights=num)),
+        float(np.average([errors.outlier_fraction for errors in per_image], weights=num)),
+        int(num.sum()),
+    )
+
+
+def mean_flow_errors(per_image: Sequence[FlowErrors]) -> FlowErrors:
+    """Average over images, each counting the same, as much published code does.
+
+    Raises:
+        DataError: There is no image.
+    """
+    if not per_image:
+        raise DataError("no image was scored")
+    return FlowErrors(
+        float(np.mean([errors.epe_px for errors in per_image])),
+        float(np.mean([errors.outlier_fraction for errors in per_image])),
+        sum(errors.num_pixels for errors in per_image),
+    )
 
 
 def resize_flow(flow: Float32, width: int, height: int) -> Float32:

@@ -12,8 +12,8 @@ from coopnet_core.errors import DataError, ShapeError
 
 Float64 = npt.NDArray[np.float64]
 
-Alignment = Literal["none", "scale", "7dof"]
-ALIGNMENTS: tuple[Alignment, ...] = ("none", "scale", "7dof")
+Alignment = Literal["none", "scale", "6dof", "7dof"]
+ALIGNMENTS: tuple[Alignment, ...] = ("none", "scale", "6dof", "7dof")
 
 KITTI_LENGTHS_M = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0)
 SHORT_LENGTHS_M = (10.0, 20.0, 30.0, 40.0, 50.0)
@@ -32,7 +32,7 @@ class OdometryMetrics:
         ate_m: Root mean square of the position error after alignment, metres.
         rpe_translation_m: Root mean square error of the steps between frames, metres.
         rpe_rotation_deg: The same for their rotation angle, degrees.
-        alignment: "none", "scale" or "7dof", see :func:`align`.
+        alignment: "none", "scale", "6dof" or "7dof", see :func:`align`.
         scale: Factor that the alignment put on the estimate.
     """
 
@@ -113,7 +113,8 @@ def align(estimate: Float64, truth: Float64, alignment: Alignment) -> tuple[Floa
     """Fit an estimate to the truth.
 
     "scale" keeps the common first pose and scales translations by least squares over positions.
-    "7dof" is the similarity of Umeyama, PAMI 1991, over positions. "none" changes nothing.
+    "7dof" is the similarity of Umeyama, PAMI 1991, over positions; "6dof" the same without scale,
+    for estimates in metres. "none" changes nothing.
 
     Args:
         estimate: (N, 4, 4), first pose the identity.
@@ -124,7 +125,7 @@ def align(estimate: Float64, truth: Float64, alignment: Alignment) -> tuple[Floa
         The aligned estimate, (N, 4, 4), and the scale.
 
     Raises:
-        DataError: The estimate stands still, so it has no scale; or the alignment is unknown.
+        DataError: The estimate stands still, so it cannot be fitted; or the alignment is unknown.
     """
     if alignment not in ALIGNMENTS:
         raise DataError(f"unknown alignment {alignment!r}: choose from {', '.join(ALIGNMENTS)}")
@@ -133,7 +134,7 @@ def align(estimate: Float64, truth: Float64, alignment: Alignment) -> tuple[Floa
         return aligned, 1.0
     positions, expected = estimate[:, :3, 3], truth[:, :3, 3]
     if stands_still(estimate):
-        raise DataError("the estimated trajectory stands still; its scale cannot be fitted")
+        raise DataError("the estimated trajectory stands still; it cannot be fitted to the truth")
     if alignment == "scale":
         scale = float((positions * expected).sum() / (positions**2).sum())
         aligned[:, :3, 3] *= scale
@@ -143,7 +144,7 @@ def align(estimate: Float64, truth: Float64, alignment: Alignment) -> tuple[Floa
     u, singular, vt = np.linalg.svd(centred_truth.T @ centred)
     signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
     rotation = u @ np.diag(signs) @ vt
-    scale = float((singular * signs).sum() / (centred**2).sum())
+    scale = float((singular * signs).sum() / (centred**2).sum()) if alignment == "7dof" else 1.0
     T_truth_estimate = np.eye(4)
     T_truth_estimate[:3, :3] = rotation
     T_truth_estimate[:3, 3] = expected.mean(axis=0) - scale * rotation @ positions.mean(axis=0)
@@ -164,6 +165,11 @@ def path_length(poses: Float64) -> float:
 def default_lengths(truth: Float64) -> tuple[float, ...]:
     """Return KITTI's segment lengths, or short ones where the path allows none of KITTI's."""
     return KITTI_LENGTHS_M if path_length(truth) > KITTI_LENGTHS_M[0] else SHORT_LENGTHS_M
+
+
+def usable_lengths(truth: Float64) -> tuple[float, ...]:
+    """Return those of the default lengths that fit into the path at least once."""
+    return tuple(x for x in default_lengths(truth) if x < path_length(truth))
 
 
 def segment_errors(

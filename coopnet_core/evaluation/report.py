@@ -72,13 +72,20 @@ def markdown(
 
 def markdown_table(rows: list[Row]) -> list[str]:
     """Return a table with the keys of all rows as columns, in order of appearance."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = table_columns(rows)
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join(_cell(row.get(key, "")) for key in columns) + " |" for row in rows]
+    lines += ["| " + " | ".join(cell(row.get(key, "")) for key in columns) + " |" for row in rows]
     return lines
 
 
-def _cell(value: str | float) -> str:
+def table_columns(rows: list[Row]) -> list[str]:
+    """Return the keys of all rows in order of appearance, "source" last."""
+    columns = dict.fromkeys(key for row in rows for key in row)
+    return sorted(columns, key=lambda key: key == "source")
+
+
+def cell(value: str | float) -> str:
+    """Return a value as tables show it: four digits behind the point, or two from 10 on."""
     if isinstance(value, float):
         if math.isnan(value):
             return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass
 
@@ -77,7 +77,17 @@ class RecordingRuntime(Runtime):
 def run_sequence(
     bundle: Bundle, runtime: Runtime, sequence: Sequence, progress: Progress | None = None
 ) -> list[FrameOutput]:
-    """Run the frame pipeline over a sequence.
+    """Run the frame pipeline over a sequence and keep everything, 3 MB per frame.
+
+    Arguments, results and errors are those of :func:`iterate_sequence`.
+    """
+    return list(iterate_sequence(bundle, runtime, sequence, progress))
+
+
+def iterate_sequence(
+    bundle: Bundle, runtime: Runtime, sequence: Sequence, progress: Progress | None = None
+) -> Iterator[FrameOutput]:
+    """Run the frame pipeline over a sequence, frame by frame.
 
     Args:
         bundle: The bundle.
@@ -85,7 +95,7 @@ def run_sequence(
         sequence: Images in time order.
         progress: Called with one line now and then.
 
-    Returns:
+    Yields:
         One output per frame.
 
     Raises:
@@ -95,8 +105,6 @@ def run_sequence(
     pipeline = FramePipeline(bundle, recorder)
     camera = sequence.intrinsics
     grid = camera.resized(bundle.width, bundle.height)
-    limits = bundle.info.depth
-    outputs = []
     for place, (path, stamp_ns) in enumerate(zip(sequence.paths, sequence.stamps_ns, strict=True)):
         if progress is not None and place % 25 == 0:
             progress(f"{sequence.name}: frame {place + 1} of {len(sequence)}")
@@ -104,26 +112,38 @@ def run_sequence(
         recorder.answers.clear()
         result = pipeline.step(image, stamp_ns, camera)
         gray = prepare_image(image, bundle.width, bundle.height, bundle.color).gray
-        canonical = recorder.answers["depth"][0]
-        depth = depth_from_canonical(
-            np.clip(canonical[0, 0], limits.min_canonical, limits.max_canonical),
-            np.float32(grid.fx),
-            grid.width,
-        )
+        depth = _depth(bundle, recorder.answers["depth"][0], grid)
         flow = recorder.answers.get("flow")
         pose = recorder.answers.get("pose")
-        outputs.append(
-            FrameOutput(
-                gray=gray,
-                intrinsics=grid,
-                depth=np.asarray(depth, np.float32),
-                flow_cur_prev=None if flow is None else _pixels_last(flow[0]),
-                flow_prev_cur=None if flow is None else _pixels_last(flow[1]),
-                T_prev_cur_network=None if pose is None else pose[0][0].astype(np.float64),
-                result=result,
-            )
+        yield FrameOutput(
+            gray=gray,
+            intrinsics=grid,
+            depth=depth,
+            flow_cur_prev=None if flow is None else _pixels_last(flow[0]),
+            flow_prev_cur=None if flow is None else _pixels_last(flow[1]),
+            T_prev_cur_network=None if pose is None else pose[0][0].astype(np.float64),
+            result=result,
         )
-    return outputs
+
+
+def run_depth(
+    bundle: Bundle, runtime: Runtime, image: npt.NDArray[np.uint8], camera: Intrinsics
+) -> Float32:
+    """Run the depth network on one image.
+
+    Args:
+        bundle: The bundle.
+        runtime: Runs its networks.
+        image: (H, W) or (H, W, 3) RGB uint8.
+        camera: Camera of the image.
+
+    Returns:
+        Depth on the network's grid, (H', W') float32, every pixel, clamped to the bundle's range of
+        canonical depth.
+    """
+    network_input = prepare_image(image, bundle.width, bundle.height, bundle.color).network_input
+    grid = camera.resized(bundle.width, bundle.height)
+    return _depth(bundle, runtime.depth(network_input), grid)
 
 
 def run_flow(
@@ -183,6 +203,13 @@ def run_flow_in_strips(
         chosen = np.flatnonzero(nearest == number)
         flow[chosen] = full[chosen - top]
     return flow
+
+
+def _depth(bundle: Bundle, canonical: FloatArray, grid: Intrinsics) -> Float32:
+    limits = bundle.info.depth
+    clipped = np.clip(canonical[0, 0], limits.min_canonical, limits.max_canonical)
+    depth = depth_from_canonical(clipped, np.float32(grid.fx), grid.width)
+    return np.asarray(depth, np.float32)
 
 
 def _pixels_last(flow: FloatArray) -> Float32:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from coopnet_core.data.images import read_image
 from coopnet_core.evaluation.baselines import DepthProfile
+from coopnet_core.evaluation.case_pictures import depth_panels
 from coopnet_core.evaluation.depth_metrics import (
     MAX_DEPTH_M,
     depth_metrics,
@@ -16,9 +18,10 @@ from coopnet_core.evaluation.depth_metrics import (
     resize_depth,
 )
 from coopnet_core.evaluation.stereo_depth import MAX_STEREO_DEPTH_M
-from coopnet_core.evaluation.tasks import Recorded, Row, Task
+from coopnet_core.evaluation.tasks import Case, Panel, Recorded, Row, Task
 
 Float32 = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 
 
 def lidar_task(
@@ -42,6 +45,8 @@ def lidar_task(
         protocol="Eigen: projected Velodyne scan, Garg crop, 80 m, mean over images",
         rows=_depth_rows(run, truths, profiles, MAX_DEPTH_M, is_metric),
         notes=[_PROFILE_NOTE, _SCALE_NOTE],
+        cases=_cases(run, truths, MAX_DEPTH_M),
+        case_score=_CASE_SCORE,
     )
 
 
@@ -69,9 +74,12 @@ def stereo_task(
         ),
         rows=_depth_rows(run, truths, profiles, MAX_STEREO_DEPTH_M, is_metric),
         notes=[_PROFILE_NOTE, _SCALE_NOTE],
+        cases=_cases(run, truths, MAX_STEREO_DEPTH_M),
+        case_score=_CASE_SCORE,
     )
 
 
+_CASE_SCORE = "AbsRel with median scaling"
 _PROFILE_NOTE = (
     "Row profile: median depth per viewing angle (v - cy) / fy, fitted to stereo depth of the "
     "training frames (KITTI 00 0-99, Karlsruhe 0-259, every 4th); it does not look at the picture."
@@ -122,3 +130,18 @@ def _depth_rows(
                 row["scale_spread"] = float(np.std([m.scale for m in per_image])) / mean.scale
             rows.append(row)
     return rows
+
+
+def _cases(run: Recorded, truths: list[Float32], max_depth_m: float) -> list[Case]:
+    cases = []
+    for place, (output, truth) in enumerate(zip(run.outputs, truths, strict=True)):
+        mask = eigen_mask(truth, max_depth_m)
+        depth = resize_depth(output.depth, truth.shape[1], truth.shape[0])
+        score = depth_metrics(depth, truth, mask, True, max_depth_m).abs_rel
+
+        def draw(place: int = place, mask: Mask = mask) -> list[Panel]:
+            image = read_image(run.sequence.paths[place])
+            return depth_panels(image, run.outputs[place].depth, truths[place], mask)
+
+        cases.append(Case(f"frame {run.sequence.indices[place]}", score, draw))
+    return cases

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -11,8 +12,9 @@ import numpy.typing as npt
 from coopnet_core.data import middlebury
 from coopnet_core.data.images import read_image
 from coopnet_core.evaluation import baselines, flow_metrics
+from coopnet_core.evaluation.case_pictures import flow_panels, warp_panels
 from coopnet_core.evaluation.runner import run_flow, run_flow_in_strips
-from coopnet_core.evaluation.tasks import Recorded, Row, Task
+from coopnet_core.evaluation.tasks import Case, Panel, Recorded, Row, Task
 from coopnet_core.inference.bundle import Bundle
 from coopnet_core.inference.preprocess import to_gray
 from coopnet_core.inference.runtime import Runtime
@@ -31,7 +33,8 @@ def flow_task(name: str, run: Recorded) -> Task:
         The table.
     """
     values: dict[str, list[list[float]]] = {"CoopNet": [], "DIS": [], "no motion": []}
-    for prev, cur in zip(run.outputs, run.outputs[1:], strict=False):
+    cases = []
+    for place, (prev, cur) in enumerate(pairwise(run.outputs), start=1):
         if cur.flow_cur_prev is None or cur.flow_prev_cur is None:
             continue
         pairs = {
@@ -58,6 +61,8 @@ def flow_task(name: str, run: Recorded) -> Task:
                     agreement.in_view_fraction,
                 ]
             )
+        score = values["CoopNet"][-1][0]
+        cases.append(_case(run, place, pairs["CoopNet"][0], pairs["DIS"][0], score))
     keys = ("photometric", "abs_difference", "fb_median_px", "fb_consistent", "in_view")
     rows: list[Row] = []
     for method, numbers in values.items():
@@ -78,7 +83,22 @@ def flow_task(name: str, run: Recorded) -> Task:
         notes=[
             "DIS is OpenCV's, preset MEDIUM, at the same size. No motion is trivially consistent."
         ],
+        cases=cases,
+        case_score="photometric error",
     )
+
+
+def _case(run: Recorded, place: int, flow: Float32, other: Float32, score: float) -> Case:
+    def draw() -> list[Panel]:
+        prev, cur = run.outputs[place - 1].gray, run.outputs[place].gray
+        source = np.asarray(prev / np.float32(255), np.float32)
+        error = np.abs(
+            np.asarray(cur / np.float32(255), np.float32) - flow_metrics.warp(source, flow)
+        )
+        # Shown as motion since the frame before, which is what people expect to see.
+        return warp_panels(cur, -flow, -other, error)
+
+    return Case(f"frame {run.sequence.indices[place]}", score, draw)
 
 
 def rubberwhale_task(bundle: Bundle, runtime: Runtime, folder: Path) -> Task:
@@ -120,6 +140,8 @@ def rubberwhale_task(bundle: Bundle, runtime: Runtime, folder: Path) -> Task:
     for method, flow in flows.items():
         score = flow_metrics.flow_errors(flow_metrics.resize_flow(flow, width, height), truth)
         rows.append({"method": method, "epe_px": score.epe_px, "fl": score.outlier_fraction})
+    own = f"CoopNet, {_size(squeezed)}"
+    case = Case("frame10", float(rows[0]["epe_px"]), lambda: flow_panels(target, flows[own], truth))
     return Task(
         name="flow_rubberwhale",
         title="Flow on Middlebury RubberWhale",
@@ -133,6 +155,8 @@ def rubberwhale_task(bundle: Bundle, runtime: Runtime, folder: Path) -> Task:
             f"The network's input is {_size(squeezed)}, which squeezes a picture of another shape; "
             "strips keep the shape: overlapping parts of full width, each scaled to the input."
         ],
+        cases=[case],
+        case_score="EPE, px",
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from coopnet_core.data.images import read_image
 from coopnet_core.evaluation import drive_0002_boxes, motion_metrics
-from coopnet_core.evaluation.tasks import Recorded, Row, Task
+from coopnet_core.evaluation.tasks import Case, Panel, Recorded, Row, Task
+from coopnet_core.inference.rendering import render_mask, to_bgr
 
 # A mask on the network's grid spills over by a few of its pixels, which are three of the camera's.
 _BOX_MARGIN_PX = 15.0
@@ -22,9 +24,14 @@ def motion_task(static: Recorded | None, drive: Recorded | None) -> Task | None:
     Returns:
         The table, or None when there is no mask at all.
     """
-    rows = []
+    rows, cases = [], []
     if static is not None:
         rows += _static_rows(static)
+        cases += [
+            _case(static, place, float(output.motion_mask.mean()))
+            for place, output in enumerate(static.outputs)
+            if output.motion_mask is not None
+        ]
     if drive is not None:
         rows += _drive_rows(drive)
     if not rows:
@@ -44,7 +51,21 @@ def motion_task(static: Recorded | None, drive: Recorded | None) -> Task | None:
             "even a perfect mask flags about half of one. A cyclist is lit where "
             f"{_LIT_FRACTION:.0%} of the box or more is flagged."
         ],
+        cases=cases,
+        case_score="fraction of a static scene that is flagged",
     )
+
+
+def _case(run: Recorded, place: int, score: float) -> Case:
+    def draw() -> list[Panel]:
+        image = to_bgr(read_image(run.sequence.paths[place]))
+        mask = run.outputs[place].motion_mask
+        return [
+            Panel("image", image),
+            Panel("motion mask (red); nothing moves here: all is error", render_mask(image, mask)),
+        ]
+
+    return Case(f"{run.sequence.name}, frame {run.sequence.indices[place]}", score, draw)
 
 
 def _static_rows(run: Recorded) -> list[Row]:

@@ -14,6 +14,7 @@ from coopnet_core.evaluation.odometry_metrics import (
     relative_to_first,
     stands_still,
     trajectory_from_steps,
+    usable_lengths,
 )
 from coopnet_core.evaluation.scale_run import KITTI_CAMERA_HEIGHT_M, ScaleRun, run_scale
 from coopnet_core.evaluation.tasks import Recorded, Row, Task
@@ -23,12 +24,19 @@ from coopnet_core.inference.pipeline import Tracking
 Float64 = npt.NDArray[np.float64]
 
 GROUND_TRUTH = "ground truth"
-_SCALED = "CoopNet pipeline, scale by "
+PIPELINE = "CoopNet pipeline"
+CONSTANT_VELOCITY = "constant velocity"
+_SCALED = f"{PIPELINE}, scale by "
 _SOURCES = {
     "camera height": MetricScaleConfig(mode="camera_height", camera_height_m=KITTI_CAMERA_HEIGHT_M),
     "wheel odometry (simulated from ground truth)": MetricScaleConfig(mode="odometry"),
 }
-_ALIGNMENT_NAMES = {"none": "none (metres)", "scale": "scale only", "7dof": "7-DoF"}
+_ALIGNMENT_NAMES = {
+    "none": "none (metres)",
+    "scale": "scale only",
+    "6dof": "6-DoF (metres)",
+    "7dof": "7-DoF",
+}
 
 
 def scale_runs(run: Recorded, is_metric: bool) -> dict[str, ScaleRun]:
@@ -73,10 +81,10 @@ def trajectories_of(run: Recorded, scaled: dict[str, ScaleRun]) -> dict[str, Flo
         )
     return {
         GROUND_TRUTH: truth,
-        "CoopNet pipeline": np.stack([output.result.T_odom_cam for output in run.outputs]),
+        PIPELINE: np.stack([output.result.T_odom_cam for output in run.outputs]),
         **{f"{_SCALED}{name}": result.poses for name, result in scaled.items()},
         "pose network alone": trajectory_from_steps(np.stack(network_steps)),
-        "constant velocity": baselines.constant_velocity(
+        CONSTANT_VELOCITY: baselines.constant_velocity(
             float(np.linalg.norm(truth[1, :3, 3])), len(truth)
         ),
     }
@@ -94,19 +102,49 @@ def odometry_task(run: Recorded, trajectories: dict[str, Float64], is_metric: bo
         The table.
     """
     truth = trajectories[GROUND_TRUTH]
+    estimates = {method: poses for method, poses in trajectories.items() if method != GROUND_TRUTH}
+    metric = {m for m in estimates if is_metric or m == CONSTANT_VELOCITY or m.startswith(_SCALED)}
+    lengths = usable_lengths(truth)
+    path_m = path_length(truth)
+    num_lost = sum(output.result.tracking is Tracking.LOST for output in run.outputs)
+    return Task(
+        name="odometry_kitti_03",
+        title=f"Odometry on KITTI odometry 03, frames {run.span}",
+        data=f"{len(truth)} frames, {path_m:.1f} m: validation block",
+        protocol=(
+            "KITTI segment errors, starts every 10 frames, lengths "
+            f"{', '.join(f'{length:.0f}' for length in lengths)} m"
+            + (" (the block is too short for KITTI's 100 m)" if path_m <= 100 else "")
+        ),
+        rows=odometry_rows(estimates, truth, metric),
+        notes=[
+            f"The pipeline lost track in {num_lost} of {len(truth)} frames.",
+            "Constant velocity drives straight on at the true speed of the first step.",
+            "Alignment is fitted on the whole block: scale only, a rigid motion (6-DoF) or a "
+            "similarity (7-DoF). ate and rpe are root mean squares.",
+        ],
+    )
+
+
+def odometry_rows(estimates: dict[str, Float64], truth: Float64, metric: set[str]) -> list[Row]:
+    """Score trajectories under every alignment that makes sense for them.
+
+    Args:
+        estimates: (N, 4, 4) by method.
+        truth: (N, 4, 4) metres.
+        metric: Methods whose translations are in metres; only they are scored without a scale.
+
+    Returns:
+        One row per method and alignment, which it names.
+    """
     rows: list[Row] = []
-    lengths: tuple[float, ...] = ()
-    for method, poses in trajectories.items():
-        if method == GROUND_TRUTH:
-            continue
-        has_metres = is_metric or method == "constant velocity" or method.startswith(_SCALED)
+    for method, poses in estimates.items():
         for alignment in ALIGNMENTS:
-            if alignment == "none" and not has_metres:
+            if alignment in ("none", "6dof") and method not in metric:
                 continue
             if alignment != "none" and stands_still(poses):
                 continue
             score = odometry_metrics(poses, truth, alignment)
-            lengths = score.lengths_m
             rows.append(
                 {
                     "method": method,
@@ -120,25 +158,7 @@ def odometry_task(run: Recorded, trajectories: dict[str, Float64], is_metric: bo
                     "segments": score.num_segments,
                 }
             )
-    path_m = path_length(truth)
-    num_lost = sum(output.result.tracking is Tracking.LOST for output in run.outputs)
-    return Task(
-        name="odometry_kitti_03",
-        title=f"Odometry on KITTI odometry 03, frames {run.span}",
-        data=f"{len(truth)} frames, {path_m:.1f} m: validation block",
-        protocol=(
-            "KITTI segment errors, starts every 10 frames, lengths "
-            f"{', '.join(f'{length:.0f}' for length in lengths)} m"
-            + (" (the block is too short for KITTI's 100 m)" if path_m <= 100 else "")
-        ),
-        rows=rows,
-        notes=[
-            f"The pipeline lost track in {num_lost} of {len(truth)} frames.",
-            "Constant velocity drives straight on at the true speed of the first step.",
-            "Alignment is fitted on the whole block: scale only, or a similarity (7-DoF). "
-            "ate and rpe are root mean squares.",
-        ],
-    )
+    return rows
 
 
 def _truth(run: Recorded) -> Float64:

@@ -167,7 +167,7 @@ def test_bad_trajectories_are_refused() -> None:
         odometry_metrics(truth * np.nan, truth, "none")
     with pytest.raises(DataError, match="stands still"):
         odometry_metrics(np.repeat(np.eye(4)[None], 5, axis=0), truth, "scale")
-    with pytest.raises(DataError, match="choose from none, scale, 7dof"):
+    with pytest.raises(DataError, match="choose from none, scale, 6dof, 7dof"):
         align(truth, truth, "sim3")  # type: ignore[arg-type]
 
 
