@@ -20,11 +20,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command to the parser of ``coopnet``."""
     parser = subparsers.add_parser(
         "evaluate",
-        help="score a bundle on KITTI, Karlsruhe and Middlebury data beside baselines",
+        help="score a bundle by the field's protocols, beside baselines and published results",
         description=(
-            "Run a bundle over validation data and write results.json, results.md and pictures: "
-            "depth against LiDAR and stereo, odometry, flow and motion mask, each beside a method "
-            "that does without the networks. Parts of the data that are not there are left out."
+            "Run a bundle over validation data and write results.json, results.md and index.html, "
+            "a page with pictures: depth against LiDAR, stereo and depth cameras, odometry, flow "
+            "and motion mask, by the protocols of docs/evaluation.md. Parts of the data that are "
+            "not there are left out and named."
         ),
     )
     parser.add_argument(
@@ -34,9 +35,24 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--data",
         type=Path,
         required=True,
-        help="folder with kitti_odometry, karlsruhe, kitti_raw, flow/middlebury_rubberwhale",
+        help="folder of data sets: kitti_raw, kitti_depth, kitti_odometry, kitti_flow_2012, "
+        "kitti_flow_2015, cityscapes, rgbd, karlsruhe, flow/middlebury_rubberwhale",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        default=[],
+        metavar="TASK",
+        help="tasks, or how their names begin, such as 'depth flow_kitti' (default: all)",
+    )
+    parser.add_argument(
+        "--sequences",
+        nargs="+",
+        default=["09", "10"],
+        metavar="NN",
+        help="sequences of KITTI odometry that are scored whole (default: 09 10)",
+    )
     parser.add_argument(
         "--threads", type=int, default=0, help="threads per network (default 0: all cores)"
     )
@@ -63,11 +79,13 @@ def run(args: argparse.Namespace) -> int:
         CoopNetError: The bundle or the data cannot be used.
     """
     # Here, so that "coopnet --help" does not wait for OpenCV and matplotlib.
-    from coopnet_core.evaluation.benchmark import run_benchmark
-    from coopnet_core.evaluation.pictures import write_pictures
+    from coopnet_core.evaluation.benchmark import run_benchmark, select_tasks
+    from coopnet_core.evaluation.page import write_page
+    from coopnet_core.evaluation.pictures import write_pictures, write_trajectories
     from coopnet_core.evaluation.precision_table import precision_table
     from coopnet_core.evaluation.report import MARKDOWN_NAME, markdown, write_report
 
+    wanted = select_tasks(args.tasks)
     bundle = load_bundle(args.bundle if args.bundle is not None else default_bundle_path())
     precisions = list(dict.fromkeys(args.precision))
     # All of them at once, so that a missing one is known before an hour has gone by.
@@ -86,11 +104,14 @@ def run(args: argparse.Namespace) -> int:
     tasks: dict[str, list[Task]] = {}
     for precision, runtime in runtimes.items():
         out = args.out if len(precisions) == 1 else args.out / precision
-        results = run_benchmark(bundle, runtime, args.data, progress)
+        results = run_benchmark(bundle, runtime, args.data, progress, wanted, args.sequences)
         tasks[precision] = results.tasks
         details = {**header, "precision": precision, "runtime": runtime.description}
         pictures = write_pictures(results, out)
+        write_trajectories(results, out)
         write_report(out, details, results.tasks, results.skipped, pictures)
+        page = write_page(out, details, results.tasks, results.skipped, pictures)
+        progress(f"pictures: {page}")
         print(markdown(details, results.tasks, results.skipped, {}))
     if len(precisions) > 1:
         table = precision_table(tasks)

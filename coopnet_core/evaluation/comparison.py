@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from coopnet_core.evaluation.published import DEPTH, FLOW_2015, ODOMETRY, SUPPLEMENT
 from coopnet_core.evaluation.tasks import Row, Task
@@ -37,7 +37,7 @@ def depth_comparison(
     for row in measured:
         scores = dict(zip(_DEPTH_NAMES, (row[key] for key in _DEPTH_KEYS), strict=True))
         scaled = "" if row["scaling"] == "median" else ", metres, not scaled"
-        rows.append(_own(f"{name}{scaled}", incomplete, trained_on, size) | scores)
+        rows.append(_own(f"{name}{scaled}", incomplete, size) | scores)
     for published in sorted(DEPTH, key=lambda p: (p.source != SUPPLEMENT, p.trained_on != "CS+K")):
         if published.is_refined == refined:
             line: Row = {
@@ -49,7 +49,7 @@ def depth_comparison(
             line.update(zip(_DEPTH_NAMES, published.scores, strict=False))
             rows.append({**line, "source": published.source})
     kind = "refined" if refined else "plain"
-    notes = [_CAVEAT]
+    notes = [_CAVEAT, _training_note(name, trained_on)] if measured else [_CAVEAT]
     if refined:
         notes.append(
             f"{SUPPLEMENT}: the caption says that all its rows are refined; Bian's equals the "
@@ -79,7 +79,7 @@ def flow_comparison(measured: Sequence[Row], name: str, trained_on: str, incompl
         The table.
     """
     rows = [
-        _own(f"{name}, mean {row['mean']}", incomplete, trained_on)
+        _own(f"{name}, mean {row['mean']}", incomplete)
         | {"EPE-all": row["epe_occ_px"], "Fl-all": row["fl_occ"]}
         for row in measured
     ]
@@ -94,13 +94,17 @@ def flow_comparison(measured: Sequence[Row], name: str, trained_on: str, incompl
         data="KITTI 2015, 200 training pairs",
         protocol="all pixels with known truth; Fl is a fraction",
         rows=rows,
-        notes=[_CAVEAT, "Published EPE are means over pairs in most code, Fl over pixels."],
+        notes=[
+            _CAVEAT,
+            _training_note(name, trained_on),
+            "Published EPE are means over pairs in most code, Fl over pixels.",
+        ],
     )
 
 
 def odometry_comparison(
-    segments: dict[str, Sequence[Row]],
-    snippets: dict[str, Sequence[Row]],
+    segments: Mapping[str, Sequence[Row]],
+    snippets: Mapping[str, Sequence[Row]],
     name: str,
     trained_on: str,
 ) -> Task:
@@ -120,7 +124,7 @@ def odometry_comparison(
     for sequence, lines in segments.items():
         for line in lines:
             key = (str(line["method"]), str(line["alignment"]))
-            row = rows.setdefault(key, _own(f"{name}: {key[0]}", "", trained_on))
+            row = rows.setdefault(key, _own(f"{name}: {key[0]}", ""))
             row["alignment"] = key[1]
             row[f"t_err {sequence} %"] = line["t_err_percent"]
             row[f"r_err {sequence} °/100m"] = line["r_err_deg_per_100m"]
@@ -144,16 +148,21 @@ def odometry_comparison(
         rows=[*rows.values(), *published],
         notes=[
             _CAVEAT,
+            _training_note(name, trained_on),
             "Published t_err is after an alignment that its source must name (Bian's is 7-DoF); "
             "compare it with the 7-DoF or the scale-only row. ATE-5 fits a scale per snippet.",
         ],
     )
 
 
-def _own(method: str, incomplete: str, trained_on: str, size: str = "") -> Row:
-    origin = MEASURED if not incomplete else f"{MEASURED}, {incomplete}: does not compare"
-    row: Row = {"method": f"**{method}**", "from": origin, "trained on": trained_on}
-    return {**row, "input": size} if size else row
+def _own(method: str, incomplete: str, size: str = "") -> Row:
+    origin = f"{MEASURED}, {incomplete}: does not compare" if incomplete else MEASURED
+    row: Row = {"method": f"**{method}**", "from": origin}
+    return {**row, "trained on": "see below", "input": size} if size else row
+
+
+def _training_note(name: str, trained_on: str) -> str:
+    return f"{name} was trained on {trained_on}."
 
 
 def _spread(mean: str | float, deviation: str | float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ ALIGNMENTS: tuple[Alignment, ...] = ("none", "scale", "6dof", "7dof")
 
 KITTI_LENGTHS_M = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0)
 SHORT_LENGTHS_M = (10.0, 20.0, 30.0, 40.0, 50.0)
-_START_STEP = 10
+SEGMENT_START_STEP = 10
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def odometry_metrics(
     truth: Float64,
     alignment: Alignment,
     lengths_m: tuple[float, ...] | None = None,
-    start_step: int = _START_STEP,
+    start_step: int = SEGMENT_START_STEP,
 ) -> OdometryMetrics:
     """Score a trajectory.
 
@@ -107,6 +108,18 @@ def trajectory_from_steps(steps: Float64) -> Float64:
     for step in steps:
         poses.append(poses[-1] @ step)
     return np.stack(poses)
+
+
+def write_kitti_poses(path: Path, poses: Float64) -> None:
+    """Write a trajectory (N, 4, 4) as KITTI does: T_world_cam without its last row, 12 numbers.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    try:
+        np.savetxt(path, poses[:, :3].reshape(len(poses), 12), fmt="%.12g")
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}") from error
 
 
 def align(estimate: Float64, truth: Float64, alignment: Alignment) -> tuple[Float64, float]:
@@ -176,7 +189,7 @@ def segment_errors(
     estimate: Float64,
     truth: Float64,
     lengths_m: tuple[float, ...] = KITTI_LENGTHS_M,
-    start_step: int = _START_STEP,
+    start_step: int = SEGMENT_START_STEP,
 ) -> Float64:
     """Compute the errors of all path segments, as the KITTI odometry benchmark does.
 

@@ -30,7 +30,8 @@ th, td { padding: .25em .7em; border-bottom: 1px solid #e3e8ee; text-align: righ
 th:first-child, td:first-child, td.text { text-align: left; }
 th { background: #f3f6f9; } tr.own td { background: #fff8e1; }
 p.protocol, ul.notes, figcaption { color: #4a5666; } figcaption { font-size: 13px; }
-.case { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: .8em; }
+.case { display: grid; gap: .8em;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); }
 figure { margin: 0; } figure img { width: 100%; height: auto; display: block; }
 nav a { margin-right: 1.2em; }
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ from coopnet_core.data.images import read_image
 from coopnet_core.errors import DataError, RuntimeUnavailableError
 from coopnet_core.evaluation import baselines, drive_0002_boxes
 from coopnet_core.evaluation.benchmark import Results
+from coopnet_core.evaluation.odometry_metrics import write_kitti_poses
 from coopnet_core.evaluation.runner import FrameOutput
 from coopnet_core.evaluation.scale_run import ScaleRun
 from coopnet_core.evaluation.task_odometry import GROUND_TRUTH
@@ -84,6 +86,11 @@ def write_pictures(results: Results, out: Path) -> dict[str, str]:
             _static_masks(results.recorded["kitti_03"]),
             "Motion mask on static scene (KITTI 03): the frames with the most false alarms",
         )
+    for name, trajectories in results.sequences.items():
+        _save_trajectories(trajectories, out / f"odometry_{name}.png")
+        captions[f"odometry_{name}.png"] = (
+            f"Odometry, {name.replace('_', ' ')}, seen from above, as it comes (not aligned)"
+        )
     if results.trajectories:
         _save_trajectories(results.trajectories, out / "odometry_kitti_03.png")
         captions["odometry_kitti_03.png"] = (
@@ -97,6 +104,23 @@ def write_pictures(results: Results, out: Path) -> dict[str, str]:
             "standard deviation, and the truth"
         )
     return captions
+
+
+def write_trajectories(results: Results, out: Path) -> None:
+    """Write every trajectory that was scored as a KITTI pose file, for evo and other tools.
+
+    Args:
+        results: Results of the benchmark.
+        out: Folder; files are ``trajectories/SEQUENCE/METHOD.txt``, the truth beside them.
+
+    Raises:
+        DataError: A file cannot be written.
+    """
+    for name, trajectories in {"kitti_03": results.trajectories, **results.sequences}.items():
+        folder = out / "trajectories" / name
+        for method, poses in trajectories.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_kitti_poses(folder / f"{re.sub('[^a-z0-9]+', '_', method.lower())}.txt", poses)
 
 
 def _depth_panels(run: Recorded, truths: list[Float32]) -> Picture:

@@ -121,7 +121,7 @@ DEPTH: tuple[PublishedDepth, ...] = (
     _depth(
         "ManyDepth (2 frames)", "K", "640x192", ".098/.770/4.459/.176/.900/.965/.983", _MANYDEPTH
     ),
-    _depth("DualRefine 2-frame", "K", "640x192", ".087/.698/4.234/.170/.914/.967/.983", _OWN),
+    _depth("DualRefine (2 frames)", "K", "640x192", ".087/.698/4.234/.170/.914/.967/.983", _OWN),
     _depth("Hariat et al. 2025", "K", "", ".082/.604/4.108/.162/.928/.968/.985", _PAPER),
 )
 

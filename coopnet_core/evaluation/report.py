@@ -85,11 +85,16 @@ def table_columns(rows: list[Row]) -> list[str]:
 
 
 def cell(value: str | float) -> str:
-    """Return a value as tables show it: four digits behind the point, or two from 10 on."""
+    """Return a value as tables show it: four digits behind the point, or two from 10 on.
+
+    Three digits stay three, which is how results are published.
+    """
     if isinstance(value, float):
         if math.isnan(value):
             return ""
-        return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
+        if abs(value) >= 10:
+            return f"{value:.2f}"
+        return f"{value:.3f}" if value == round(value, 3) else f"{value:.4f}"
     return str(value)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import cv2
@@ -14,8 +14,8 @@ from coopnet_core.data.sequence import Sequence as ImageSequence
 from coopnet_core.errors import DataError
 from coopnet_core.evaluation import baselines
 from coopnet_core.evaluation.odometry_metrics import (
+    SEGMENT_START_STEP,
     align,
-    default_lengths,
     path_length,
     relative_to_first,
     segment_errors,
@@ -113,13 +113,14 @@ def trajectory_tasks(
     estimates = {name: poses for name, poses in run.poses.items() if name != GROUND_TRUTH}
     metric = {CONSTANT_VELOCITY} | (set(estimates) if is_metric else set())
     lengths = ", ".join(f"{length:.0f}" for length in usable_lengths(truth))
+    protocol = f"KITTI segment errors, starts every 10 frames, lengths of {lengths} m"
     span = f"frames {sequence.indices[0]}-{sequence.indices[-1]}"
     data = f"{len(truth)} frames, {path_length(truth):.1f} m"
     whole = Task(
         name=f"odometry_{key}",
         title=f"Odometry on {sequence.name}, {span}",
         data=data,
-        protocol=f"KITTI segment errors, starts every 10 frames, lengths of {lengths} m",
+        protocol=protocol if lengths else "absolute and relative errors; too short for segments",
         rows=odometry_rows(estimates, truth, metric),
         notes=[
             f"The pipeline lost track in {run.num_lost} of {len(truth)} frames.",
@@ -127,9 +128,8 @@ def trajectory_tasks(
             "rigid motion (6-DoF) or a similarity (7-DoF). ate and rpe are root mean squares.",
             "Constant velocity drives straight on at the true speed of the first step.",
         ],
-        cases=segment_cases(sequence, run.poses[PIPELINE], truth),
-        case_score="t_err of a segment after 7-DoF alignment, %",
     )
+    whole = with_segment_cases(whole, sequence, run.poses[PIPELINE], truth)
     return [whole, snippet_task(run.poses, key, f"{sequence.name}, {span}")]
 
 
@@ -169,37 +169,43 @@ def snippet_task(poses: dict[str, Float64], key: str, title: str) -> Task:
         rows=rows,
         notes=[
             f"The division outside the root makes this sqrt({SNIPPET_LENGTH}) times smaller than a "
-            "root mean square; it is how all published numbers are made."
+            "root mean square; it is how the numbers "
+            "that papers call ATE are made."
         ],
     )
 
 
-def segment_cases(sequence: ImageSequence, estimate: Float64, truth: Float64) -> list[Case]:
-    """Make one case per KITTI segment of the shortest length, after 7-DoF alignment.
+def with_segment_cases(
+    task: Task, sequence: ImageSequence, estimate: Float64, truth: Float64
+) -> Task:
+    """Add cases to a table: path segments of the shortest length, after 7-DoF alignment.
 
     Args:
+        task: The table.
         sequence: Images for the pictures.
         estimate: (N, 4, 4), first pose the identity.
         truth: (N, 4, 4), first pose the identity, metres.
 
     Returns:
-        The cases; none when the estimate stands still or the path is too short.
+        The table with one case per start; segments are a quarter of the path where it is too short
+        for others. Without cases when the estimate stands still.
     """
-    if stands_still(estimate):
-        return []
+    if stands_still(estimate) or stands_still(truth):
+        return task
     aligned, _ = align(estimate, truth, "7dof")
-    length = default_lengths(truth)[0]
-    segments = segment_errors(aligned, truth, (length,))
+    length = (*usable_lengths(truth), path_length(truth) / 4)[0]
     cases = []
-    for number, (_, t_err, _) in enumerate(segments):
-        start = 10 * number
+    for start in range(0, len(truth), SEGMENT_START_STEP):
+        segments = segment_errors(aligned[start:], truth[start:], (length,), len(truth))
+        if not len(segments):
+            break
 
         def draw(start: int = start) -> list[Panel]:
             return _segment_panels(sequence, aligned, truth, start, length)
 
-        name = f"frame {sequence.indices[start]}, {length:.0f} m on"
-        cases.append(Case(name, 100 * float(t_err), draw))
-    return cases
+        name = f"{length:.3g} m from frame {sequence.indices[start]} on"
+        cases.append(Case(name, 100 * float(segments[0, 1]), draw))
+    return replace(task, cases=cases, case_score="t_err of a segment after 7-DoF alignment, %")
 
 
 def _segment_panels(
@@ -242,8 +248,3 @@ def _draw_paths(truth: Float64, estimate: Float64, level: Float64) -> npt.NDArra
     for (a, b), colour in zip(pairwise(estimate), colours[1:], strict=True):
         cv2.line(canvas, pixel(a), pixel(b), tuple(int(c) for c in colour), 2, cv2.LINE_AA)
     return canvas
-
-
-def write_kitti_poses(path: str, poses: Float64) -> None:
-    """Write a trajectory as KITTI does: 12 numbers of each T_world_cam per line, row by row."""
-    np.savetxt(path, poses[:, :3].reshape(len(poses), 12), fmt="%.12g")

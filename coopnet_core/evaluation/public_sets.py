@@ -1,0 +1,355 @@
+"""The public data sets under a data root, each scored by its protocol where it is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from coopnet_core.data import cityscapes, kitti_flow, kitti_odometry, kitti_raw, rgbd
+from coopnet_core.data.depth_images import read_depth
+from coopnet_core.data.images import read_image
+from coopnet_core.data.kitti_splits import RawFrame, by_drive, read_split
+from coopnet_core.data.sequence import Sequence as ImageSequence
+from coopnet_core.data.sequence import read_text
+from coopnet_core.errors import CalibrationError, DataError
+from coopnet_core.evaluation.comparison import (
+    depth_comparison,
+    flow_comparison,
+    odometry_comparison,
+)
+from coopnet_core.evaluation.depth_protocols import (
+    CITYSCAPES,
+    EIGEN,
+    EIGEN_IMPROVED,
+    RGBD,
+    DepthExample,
+    DepthProtocol,
+    DepthSample,
+    cityscapes_crop,
+)
+from coopnet_core.evaluation.runner import Progress
+from coopnet_core.evaluation.task_protocol_depth import OWN_METHOD, protocol_depth_task
+from coopnet_core.evaluation.task_protocol_flow import (
+    KITTI_2012,
+    KITTI_2015,
+    FlowExample,
+    FlowProtocol,
+    FlowSample,
+    protocol_flow_task,
+)
+from coopnet_core.evaluation.task_trajectory import run_trajectory, trajectory_tasks
+from coopnet_core.evaluation.tasks import Row, Task
+from coopnet_core.geometry.intrinsics import Intrinsics
+from coopnet_core.inference.bundle import Bundle
+from coopnet_core.inference.runtime import Runtime
+
+Float64 = npt.NDArray[np.float64]
+
+DEFAULT_SEQUENCES = ("09", "10")
+_MIN_POSES = 5
+
+
+@dataclass
+class PublicRun:
+    """A run over public data sets, and what it has found so far.
+
+    Attributes:
+        bundle: The bundle.
+        runtime: Runs its networks.
+        root: Folder of data sets.
+        sequences: Sequences of KITTI odometry to score whole.
+        progress: Called with one line now and then.
+        skipped: What was left out, and why.
+        tasks: Tables.
+        trajectories: Poses (N, 4, 4) by the end of a table's name and by method.
+    """
+
+    bundle: Bundle
+    runtime: Runtime
+    root: Path
+    sequences: Sequence[str]
+    progress: Progress | None
+    skipped: dict[str, str]
+    tasks: list[Task] = field(default_factory=list)
+    trajectories: dict[str, dict[str, Float64]] = field(default_factory=dict)
+
+
+def run_public(
+    bundle: Bundle,
+    runtime: Runtime,
+    root: Path,
+    wanted: Collection[str],
+    sequences: Sequence[str],
+    skipped: dict[str, str],
+    progress: Progress | None = None,
+) -> PublicRun:
+    """Score a bundle on the public data sets that are wanted and there.
+
+    Args:
+        bundle: The bundle.
+        runtime: Runs its networks.
+        root: Folder of data sets, see ``docs/evaluation.md``.
+        wanted: Names of tasks, of ``PUBLIC_TASKS``.
+        sequences: Sequences of KITTI odometry for "odometry_sequence".
+        skipped: Filled with what is missing.
+        progress: Called with one line now and then.
+
+    Returns:
+        Tables, those that compare with published results last, and trajectories.
+
+    Raises:
+        DataError: Data is there but damaged.
+    """
+    run = PublicRun(bundle, runtime, root, sequences, progress, skipped)
+    for name, score in PUBLIC_TASKS.items():
+        if name in wanted:
+            score(run, name)
+    run.tasks += _comparisons(run)
+    return run
+
+
+def _eigen(run: PublicRun, name: str, protocol: DepthProtocol, split: str, truth: str) -> None:
+    needed = [run.root / "kitti_raw"] + [run.root / truth] * (truth == "kitti_depth")
+    if _is_missing(run, name, *needed):
+        return
+    samples = list(_eigen_samples(run.root, read_split(split), truth == "kitti_depth"))
+    _score_depth(
+        run, name, "Depth on KITTI, Eigen test split, " + _TRUTHS[truth], samples, protocol
+    )
+
+
+_TRUTHS = {"kitti_raw": "against Velodyne scans", "kitti_depth": "against the improved truth"}
+
+
+def _eigen_samples(
+    root: Path, frames: Sequence[RawFrame], is_improved: bool
+) -> Iterator[DepthSample]:
+    raw = root / "kitti_raw"
+    for (date, drive, camera), numbers in sorted(by_drive(frames).items()):
+        folder = raw / date / f"{date}_drive_{drive}_sync" / f"image_{camera:02d}" / "data"
+        for number in sorted(numbers):
+            path = next(iter(folder.glob(f"{number:010d}.*")), None)
+            improved = None
+            if is_improved:
+                improved = kitti_raw.improved_depth_path(
+                    root / "kitti_depth", date, drive, number, camera
+                )
+            if path is not None and is_improved == (improved is not None):
+                name = f"{date}_drive_{drive} {number:010d}"
+                frame = RawFrame(date, drive, camera, number)
+                yield DepthSample(name, partial(_read_eigen, raw, frame, path, improved))
+
+
+def _read_eigen(raw: Path, frame: RawFrame, path: Path, improved: Path | None) -> DepthExample:
+    image = read_image(path)
+    height, width = image.shape[:2]
+    date, drive, camera, number = frame
+    projection = kitti_raw.read_entry(
+        raw / date / "calib_cam_to_cam.txt", f"P_rect_{camera:02d}", (3, 4)
+    )
+    k = projection[:, :3]
+    if improved is not None:
+        truth = kitti_raw.read_improved_depth(improved)
+    else:
+        truth = kitti_raw.read_lidar_depth(raw, date, drive, number, width, height, camera)
+    return DepthExample(image, truth, Intrinsics(width, height, k[0, 0], k[1, 1], k[0, 2], k[1, 2]))
+
+
+def _cityscapes(run: PublicRun, name: str) -> None:
+    root = run.root / "cityscapes"
+    if _is_missing(run, name, root / "disparity" / "test", root / "camera" / "test"):
+        return
+    samples = []
+    for disparity in sorted((root / "disparity" / "test").glob("*/*_disparity.png")):
+        city, stem = disparity.parent.name, disparity.name.removesuffix("_disparity.png")
+        below = f"test/{city}/{stem}_leftImg8bit.png"
+        places = (root / kind / below for kind in ("leftImg8bit", "leftImg8bit_sequence"))
+        image = next((place for place in places if place.is_file()), None)
+        if image is not None:
+            camera = root / "camera" / "test" / city / f"{stem}_camera.json"
+            samples.append(DepthSample(stem, partial(_read_cityscapes, image, disparity, camera)))
+    _score_depth(run, name, "Depth on Cityscapes against stereo", samples, CITYSCAPES)
+
+
+def _read_cityscapes(image_path: Path, disparity: Path, camera_path: Path) -> DepthExample:
+    image = read_image(image_path)
+    try:
+        content = json.loads(read_text(camera_path))
+        fx, fy, cx, cy = (float(content["intrinsic"][key]) for key in ("fx", "fy", "u0", "v0"))
+        baseline_m = float(content["extrinsic"]["baseline"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CalibrationError(
+            f"{camera_path} must have intrinsic fx, fy, u0, v0 and extrinsic baseline: {error!r}"
+        ) from error
+    camera = Intrinsics(image.shape[1], image.shape[0], fx, fy, cx, cy)
+    truth = cityscapes.read_sgm_depth(disparity, fx, baseline_m)
+    return cityscapes_crop(DepthExample(image, truth, camera))
+
+
+def _rgbd_depth(run: PublicRun, name: str) -> None:
+    for sequence in _rgbd_sequences(run, name):
+        if sequence.depth_paths is None:
+            run.skipped[f"{name} on {sequence.name}"] = "it has no depth images"
+            continue
+        samples = [
+            DepthSample(f"frame {index}", partial(_read_rgbd, sequence, image, depth))
+            for index, image, depth in zip(
+                sequence.indices, sequence.paths, sequence.depth_paths, strict=True
+            )
+            if depth is not None
+        ]
+        key = sequence.name.rpartition("/")[2]
+        title = f"Depth on {sequence.name} against the depth camera"
+        _score_depth(run, f"{name}_{key}", title, samples, RGBD)
+
+
+def _read_rgbd(sequence: ImageSequence, image_path: Path, depth_path: Path) -> DepthExample:
+    truth = read_depth(depth_path, sequence.depth_units_per_m)
+    return DepthExample(read_image(image_path), truth, sequence.intrinsics)
+
+
+def _rgbd_odometry(run: PublicRun, name: str) -> None:
+    for sequence in _rgbd_sequences(run, name):
+        if sequence.poses is None or len(sequence) < _MIN_POSES:
+            run.skipped[f"{name} on {sequence.name}"] = "it has no pose for every frame"
+            continue
+        _score_trajectory(run, sequence, "rgbd_" + sequence.name.rpartition("/")[2])
+
+
+def _rgbd_sequences(run: PublicRun, name: str) -> list[ImageSequence]:
+    folders = [
+        folder
+        for parent in (run.root, run.root / "rgbd")
+        if parent.is_dir()
+        for folder in sorted(parent.iterdir())
+        if (folder / "rgb.txt").is_file() or any(folder.glob("frame-*.color.*"))
+    ]
+    if not folders:
+        run.skipped[name] = "no folder of the data root or of its rgbd is TUM RGB-D or 7-Scenes"
+    return [rgbd.read_sequence(folder) for folder in folders]
+
+
+def _sequences(run: PublicRun, name: str) -> None:
+    root = run.root / "kitti_odometry"
+    for number in run.sequences:
+        images, poses = root / "sequences" / number, root / "poses" / f"{number}.txt"
+        if not _is_missing(run, f"{name}_{number}", images, poses):
+            sequence = kitti_odometry.read_sequence(root, number)
+            _score_trajectory(run, sequence, f"sequence_{number}")
+
+
+def _score_trajectory(run: PublicRun, sequence: ImageSequence, key: str) -> None:
+    result = run_trajectory(run.bundle, run.runtime, sequence, run.progress)
+    run.trajectories[key] = result.poses
+    run.tasks += trajectory_tasks(sequence, result, run.bundle.metric, key)
+
+
+def _flow(run: PublicRun, name: str, protocol: FlowProtocol) -> None:
+    root = run.root / name.removeprefix("flow_").replace("kitti", "kitti_flow")
+    if _is_missing(run, name, root / "training"):
+        return
+    samples = []
+    for sequence in kitti_flow.read_sequences(root):
+        scene = sequence.name.rpartition("/")[2]
+        frames = dict(zip(sequence.indices, sequence.paths, strict=True))
+        if 10 in frames and 11 in frames:
+            samples.append(
+                FlowSample(scene, partial(_read_flow, root, scene, frames[10], frames[11]))
+            )
+    year = name.rpartition("_")[2]
+    task = protocol_flow_task(
+        run.bundle, run.runtime, samples, protocol, name, f"Flow on KITTI {year}", run.progress
+    )
+    if task is None:
+        run.skipped[name] = f"{root / 'training'} has no pair of frames 10 and 11"
+    else:
+        run.tasks.append(task)
+
+
+def _read_flow(root: Path, scene: str, image_tgt: Path, image_src: Path) -> FlowExample:
+    occ, noc = (
+        kitti_flow.read_flow(kitti_flow.flow_path(root, scene, part)) for part in ("occ", "noc")
+    )
+    objects_path = root / "training" / "obj_map" / f"{scene}_10.png"
+    objects = None
+    if objects_path.is_file():
+        objects = read_image(objects_path)
+        if objects.shape != occ.shape[:2]:
+            raise DataError(f"{objects_path} is {objects.shape}, its flow {occ.shape[:2]}")
+    images = read_image(image_tgt), read_image(image_src)
+    return FlowExample(*images, occ, noc, objects)
+
+
+def _score_depth(
+    run: PublicRun, name: str, title: str, samples: list[DepthSample], protocol: DepthProtocol
+) -> None:
+    task = protocol_depth_task(
+        run.bundle, run.runtime, samples, protocol, name, title, run.progress
+    )
+    if task is None:
+        run.skipped[name] = "no image of the test set, with truth, is in the data root"
+    else:
+        run.tasks.append(task)
+
+
+def _is_missing(run: PublicRun, name: str, *paths: Path) -> bool:
+    missing = [str(path.relative_to(run.root)) for path in paths if not path.exists()]
+    if missing:
+        run.skipped[name] = f"{', '.join(missing)} not in the data root"
+    return bool(missing)
+
+
+def _comparisons(run: PublicRun) -> list[Task]:
+    """Put what was measured beside published results."""
+    by_name = {task.name: task for task in run.tasks}
+    info = run.bundle.info
+    trained_on, size = "; ".join(info.training.data), f"{run.bundle.width}x{run.bundle.height}"
+    name = f"{OWN_METHOD} {run.bundle.version}"
+    tables = []
+    if "depth_kitti_eigen" in by_name:
+        task = by_name["depth_kitti_eigen"]
+        lacking = _lacking(task.rows, "images", EIGEN.num_frames)
+        for refined in (False, True):
+            rows = [] if refined else task.rows
+            tables.append(depth_comparison(rows, name, trained_on, size, lacking, refined))
+    if "flow_kitti_2015" in by_name:
+        rows = [row for row in by_name["flow_kitti_2015"].rows if row["method"] == OWN_METHOD]
+        lacking = _lacking(rows, "pairs", KITTI_2015.num_pairs)
+        tables.append(flow_comparison(rows, name, trained_on, lacking))
+    segments, snippets = (
+        {
+            number: by_name[f"{kind}_sequence_{number}"].rows
+            for number in DEFAULT_SEQUENCES
+            if f"{kind}_sequence_{number}" in by_name
+        }
+        for kind in ("odometry", "snippets")
+    )
+    if segments:
+        tables.append(odometry_comparison(segments, snippets, name, trained_on))
+    return tables
+
+
+def _lacking(rows: Sequence[Row], unit: str, whole: int | None) -> str:
+    num = int(rows[0][unit])
+    return "" if num == whole else f"{num} of {whole} {unit}"
+
+
+PUBLIC_TASKS: dict[str, Callable[[PublicRun, str], None]] = {
+    "depth_kitti_eigen": partial(_eigen, protocol=EIGEN, split="eigen_test", truth="kitti_raw"),
+    "depth_kitti_improved": partial(
+        _eigen, protocol=EIGEN_IMPROVED, split="eigen_test_improved", truth="kitti_depth"
+    ),
+    "depth_cityscapes": _cityscapes,
+    "depth_rgbd": _rgbd_depth,
+    "odometry_sequence": _sequences,
+    "odometry_rgbd": _rgbd_odometry,
+    "flow_kitti_2012": partial(_flow, protocol=KITTI_2012),
+    "flow_kitti_2015": partial(_flow, protocol=KITTI_2015),
+}
+"""What scores each public task; the key is the table's name, or its beginning."""
