@@ -114,7 +114,7 @@ def run_benchmark(
             named.
         progress: Called with one line now and then.
         wanted: Names of tasks, of ``TASKS``.
-        sequences: Sequences of KITTI odometry for the task "odometry_sequence".
+        sequences: Sequences of KITTI odometry for "odometry_sequence" and "depth_stereo".
 
     Returns:
         The results.

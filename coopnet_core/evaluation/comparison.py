@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from coopnet_core.evaluation.published import DEPTH, FLOW_2015, ODOMETRY, SUPPLEMENT
+from coopnet_core.evaluation.published import (
+    CITYSCAPES,
+    DEPTH,
+    FLOW_2015,
+    ODOMETRY,
+    SUPPLEMENT,
+    PublishedDepth,
+)
 from coopnet_core.evaluation.tasks import Row, Task
 
 MEASURED = "measured here"
@@ -33,21 +40,9 @@ def depth_comparison(
     Returns:
         The table.
     """
-    rows: list[Row] = []
-    for row in measured:
-        scores = dict(zip(_DEPTH_NAMES, (row[key] for key in _DEPTH_KEYS), strict=True))
-        scaled = "" if row["scaling"] == "median" else ", metres, not scaled"
-        rows.append(_own(f"{name}{scaled}", incomplete, size) | scores)
-    for published in sorted(DEPTH, key=lambda p: (p.source != SUPPLEMENT, p.trained_on != "CS+K")):
-        if published.is_refined == refined:
-            line: Row = {
-                "method": published.method,
-                "from": "published",
-                "trained on": published.trained_on,
-                "input": published.size,
-            }
-            line.update(zip(_DEPTH_NAMES, published.scores, strict=False))
-            rows.append({**line, "source": published.source})
+    rows = _depth_rows(measured, name, size, incomplete)
+    order = sorted(DEPTH, key=lambda p: (p.source != SUPPLEMENT, p.trained_on != "CS+K"))
+    rows += [_published_depth(entry) for entry in order if entry.is_refined == refined]
     kind = "refined" if refined else "plain"
     notes = [_CAVEAT, _training_note(name, trained_on)] if measured else [_CAVEAT]
     if refined:
@@ -63,6 +58,22 @@ def depth_comparison(
         protocol="raw Velodyne truth, Garg crop, 80 m, median scaling unless it says otherwise",
         rows=rows,
         notes=notes,
+    )
+
+
+def cityscapes_comparison(
+    measured: Sequence[Row], name: str, trained_on: str, size: str, incomplete: str
+) -> Task:
+    """Put depth on Cityscapes beside published numbers; arguments as :func:`depth_comparison`."""
+    rows = _depth_rows(measured, name, size, incomplete)
+    return Task(
+        name="compare_depth_cityscapes",
+        title="Depth on Cityscapes beside published results",
+        data="Cityscapes, 1,525 test images",
+        protocol="truth from SGM stereo, middle of the image, 80 m, median scaling unless it says "
+        "otherwise",
+        rows=[*rows, *(_published_depth(entry) for entry in CITYSCAPES)],
+        notes=[_CAVEAT, _training_note(name, trained_on)],
     )
 
 
@@ -153,6 +164,26 @@ def odometry_comparison(
             "compare it with the 7-DoF or the scale-only row. ATE-5 fits a scale per snippet.",
         ],
     )
+
+
+def _depth_rows(measured: Sequence[Row], name: str, size: str, incomplete: str) -> list[Row]:
+    rows = []
+    for row in measured:
+        scores = dict(zip(_DEPTH_NAMES, (row[key] for key in _DEPTH_KEYS), strict=True))
+        scaled = "" if row["scaling"] == "median" else ", metres, not scaled"
+        rows.append(_own(f"{name}{scaled}", incomplete, size) | scores)
+    return rows
+
+
+def _published_depth(entry: PublishedDepth) -> Row:
+    line: Row = {
+        "method": entry.method,
+        "from": "published",
+        "trained on": entry.trained_on,
+        "input": entry.size,
+    }
+    line.update(zip(_DEPTH_NAMES, entry.scores, strict=False))
+    return {**line, "source": entry.source}
 
 
 def _own(method: str, incomplete: str, size: str = "") -> Row:

@@ -16,6 +16,7 @@ from coopnet_core.evaluation.depth_metrics import (
     eigen_mask,
     resize_depth,
 )
+from coopnet_core.evaluation.stereo_depth import MAX_STEREO_DEPTH_M
 from coopnet_core.geometry.intrinsics import Intrinsics
 
 Float32 = npt.NDArray[np.float32]
@@ -109,6 +110,11 @@ def improved_mask(truth: Float32) -> Mask:
     return np.asarray(truth > 0)
 
 
+def stereo_mask(truth: Float32) -> Mask:
+    """Return the pixels that count against stereo: those of the Eigen protocol, up to 50 m."""
+    return eigen_mask(truth, MAX_STEREO_DEPTH_M)
+
+
 def rgbd_mask(truth: Float32) -> Mask:
     """Return the pixels that count against an RGB-D camera: known, up to 10 m, no crop."""
     return np.asarray((truth > MIN_DEPTH_M) & (truth < RGBD_MAX_DEPTH_M))
@@ -129,6 +135,12 @@ CITYSCAPES = DepthProtocol(
     cityscapes_mask,
     80.0,
     1525,
+)
+STEREO = DepthProtocol(
+    "pseudo-truth from semi-global stereo matching (SGBM) with left-right check, Garg crop, up to "
+    f"{MAX_STEREO_DEPTH_M:.0f} m",
+    stereo_mask,
+    MAX_STEREO_DEPTH_M,
 )
 RGBD = DepthProtocol(
     f"depth camera, all known pixels up to {RGBD_MAX_DEPTH_M:.0f} m", rgbd_mask, RGBD_MAX_DEPTH_M

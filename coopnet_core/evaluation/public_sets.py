@@ -19,6 +19,7 @@ from coopnet_core.data.sequence import Sequence as ImageSequence
 from coopnet_core.data.sequence import read_text
 from coopnet_core.errors import CalibrationError, DataError
 from coopnet_core.evaluation.comparison import (
+    cityscapes_comparison,
     depth_comparison,
     flow_comparison,
     odometry_comparison,
@@ -28,12 +29,14 @@ from coopnet_core.evaluation.depth_protocols import (
     EIGEN,
     EIGEN_IMPROVED,
     RGBD,
+    STEREO,
     DepthExample,
     DepthProtocol,
     DepthSample,
     cityscapes_crop,
 )
 from coopnet_core.evaluation.runner import Progress
+from coopnet_core.evaluation.stereo_depth import stereo_depth
 from coopnet_core.evaluation.task_protocol_depth import OWN_METHOD, protocol_depth_task
 from coopnet_core.evaluation.task_protocol_flow import (
     KITTI_2012,
@@ -96,7 +99,7 @@ def run_public(
         runtime: Runs its networks.
         root: Folder of data sets, see ``docs/evaluation.md``.
         wanted: Names of tasks, of ``PUBLIC_TASKS``.
-        sequences: Sequences of KITTI odometry for "odometry_sequence".
+        sequences: Sequences of KITTI odometry for "odometry_sequence" and "depth_stereo".
         skipped: Filled with what is missing.
         progress: Called with one line now and then.
 
@@ -244,6 +247,29 @@ def _sequences(run: PublicRun, name: str) -> None:
             _score_trajectory(run, sequence, f"sequence_{number}")
 
 
+def _stereo(run: PublicRun, name: str) -> None:
+    root = run.root / "kitti_odometry"
+    for number in run.sequences:
+        key = f"{name}_{number}"
+        if _is_missing(run, key, *(root / "sequences" / number / f"image_{k}" for k in (0, 1))):
+            continue
+        sequence = kitti_odometry.read_sequence(root, number)
+        samples = [
+            DepthSample(f"frame {index}", partial(_read_stereo, sequence, place))
+            for place, (index, right) in enumerate(
+                zip(sequence.indices, sequence.right_paths or (), strict=True)
+            )
+            if right is not None
+        ]
+        title = f"Depth on {sequence.name} against stereo"
+        _score_depth(run, key, title, samples, STEREO)
+
+
+def _read_stereo(sequence: ImageSequence, place: int) -> DepthExample:
+    truth = stereo_depth(sequence, place)
+    return DepthExample(read_image(sequence.paths[place]), truth, sequence.intrinsics)
+
+
 def _score_trajectory(run: PublicRun, sequence: ImageSequence, key: str) -> None:
     result = run_trajectory(run.bundle, run.runtime, sequence, run.progress)
     run.trajectories[key] = result.poses
@@ -318,6 +344,10 @@ def _comparisons(run: PublicRun) -> list[Task]:
         for refined in (False, True):
             rows = [] if refined else task.rows
             tables.append(depth_comparison(rows, name, trained_on, size, lacking, refined))
+    if "depth_cityscapes" in by_name:
+        rows = by_name["depth_cityscapes"].rows
+        lacking = _lacking(rows, "images", CITYSCAPES.num_frames)
+        tables.append(cityscapes_comparison(rows, name, trained_on, size, lacking))
     if "flow_kitti_2015" in by_name:
         rows = [row for row in by_name["flow_kitti_2015"].rows if row["method"] == OWN_METHOD]
         lacking = _lacking(rows, "pairs", KITTI_2015.num_pairs)
@@ -347,6 +377,7 @@ PUBLIC_TASKS: dict[str, Callable[[PublicRun, str], None]] = {
     ),
     "depth_cityscapes": _cityscapes,
     "depth_rgbd": _rgbd_depth,
+    "depth_stereo": _stereo,
     "odometry_sequence": _sequences,
     "odometry_rgbd": _rgbd_odometry,
     "flow_kitti_2012": partial(_flow, protocol=KITTI_2012),

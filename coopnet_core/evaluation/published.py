@@ -19,7 +19,7 @@ _PAPER = "its paper"
 
 @dataclass(frozen=True)
 class PublishedDepth:
-    """Depth on the 697 Eigen test images, raw Velodyne truth, 80 m, median scaling.
+    """Depth on the 697 Eigen test images (raw Velodyne truth) or on Cityscapes, median scaling.
 
     Attributes:
         method: Its name.
@@ -123,6 +123,12 @@ DEPTH: tuple[PublishedDepth, ...] = (
     ),
     _depth("DualRefine (2 frames)", "K", "640x192", ".087/.698/4.234/.170/.914/.967/.983", _OWN),
     _depth("Hariat et al. 2025", "K", "", ".082/.604/4.108/.162/.928/.968/.985", _PAPER),
+)
+
+CITYSCAPES: tuple[PublishedDepth, ...] = (
+    _depth("SQLDepth", "CS", "512x192", ".106", _OWN),
+    _depth("DynamicDepth", "CS", "", ".104", _OWN),
+    _depth("ProDepth (several frames)", "CS", "512x192", ".095", _OWN),
 )
 
 ODOMETRY: tuple[PublishedOdometry, ...] = (

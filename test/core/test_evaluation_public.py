@@ -105,7 +105,10 @@ def _odometry(root: Path) -> None:
     folder = root / "kitti_odometry" / "sequences" / "09"
     for number, image in enumerate(_frames(NUM_POSES)):
         _write(folder / "image_0" / f"{number:06d}.png", image)
-    _text(folder / "calib.txt", f"P0: {CAMERA}\n")
+    for number, image in enumerate(_frames(NUM_POSES)[1:3]):
+        _write(folder / "image_1" / f"{number:06d}.png", image)
+    right = f"{FX} 0 95.5 {-0.5 * FX} 0 {FX} 47.5 0 0 0 1 0"
+    _text(folder / "calib.txt", f"P0: {CAMERA}\nP1: {right}\n")
     _text(folder / "times.txt", "".join(f"{0.1 * k:.6f}\n" for k in range(NUM_POSES)))
     rows = (f"1 0 0 {STEP_M * k:.9f} 0 1 0 {0.01 * k**2:.9f} 0 0 1 0\n" for k in range(NUM_POSES))
     _text(folder.parents[1] / "poses" / "09.txt", "".join(rows))
@@ -164,7 +167,14 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     evaluate.add_parser(parser.add_subparsers())
     out = folder / "out"
     words = ["--bundle", bundle, "--data", folder / "data", "--out", out, "--threads", 1, "--quiet"]
-    tasks = ["depth_kitti_eigen", "depth_kitti_improved", "depth_c", "depth_rgbd", "flow_kitti_2"]
+    tasks = [
+        "depth_kitti_eigen",
+        "depth_kitti_improved",
+        "depth_c",
+        "depth_rgbd",
+        "depth_stereo",
+        "flow_kitti_2",
+    ]
     tasks += ["odometry_sequence", "odometry_rgbd"]
     args = parser.parse_args(["evaluate", *map(str, words), "--tasks", *tasks])
     assert args.run(args) == 0
@@ -274,6 +284,19 @@ def test_published_rows_are_marked_and_refined_ones_stand_apart(report: Report) 
     assert re.fullmatch(r"\d\.\d{4} ± \d\.\d{4}", own["ATE-5 09"])
     assert "ATE-5 10" not in own
     assert len([row for row in odometry if row["from"] == "published"]) == len(ODOMETRY)
+
+
+def test_cityscapes_beside_published(report: Report) -> None:
+    rows = report.tasks["compare_depth_cityscapes"]["rows"]
+    assert [row["from"] == "published" for row in rows] == [False, False, True, True, True]
+    assert rows[0]["from"].endswith("1 of 1525 images: does not compare")
+
+
+def test_depth_against_stereo_of_a_sequence(report: Report) -> None:
+    # The right camera sees what the left one sees in the next frame: 4 px, 0.5 m apart: 24 m.
+    row = report.row("depth_stereo_09", scaling="none (metres)")
+    assert row["images"] == 2
+    assert row["abs_rel"] == pytest.approx(14 / 24, abs=0.01)
 
 
 def test_a_complete_run_compares_and_published_digits_stay() -> None:
