@@ -220,16 +220,27 @@ def segment_errors(
                 (
                     length,
                     np.linalg.norm(error[:3, 3]) / length,
-                    rotation_angles(error[None])[0] / length,
+                    _angle_from_trace(error) / length,
                 )
             )
     return np.array(rows, dtype=np.float64).reshape(-1, 3)
 
 
 def rotation_angles(transforms: Float64) -> Float64:
-    """Return the rotation angles of (N, 4, 4) motions, (N,) radians in [0, pi]."""
-    trace = np.trace(transforms[:, :3, :3], axis1=1, axis2=2)
-    return np.asarray(np.arccos(np.clip((trace - 1) / 2, -1, 1)), np.float64)
+    """Return the rotation angles of (N, 4, 4) motions, (N,) radians in [0, pi].
+
+    From sine and cosine together: the trace alone loses small angles where rotations were rounded,
+    as those in pose files are.
+    """
+    rotation = transforms[:, :3, :3]
+    cosine = (np.trace(rotation, axis1=1, axis2=2) - 1) / 2
+    twice = np.stack([rotation[:, i, j] - rotation[:, j, i] for i, j in ((2, 1), (0, 2), (1, 0))])
+    return np.asarray(np.arctan2(np.linalg.norm(twice, axis=0) / 2, cosine), np.float64)
+
+
+def _angle_from_trace(transform: Float64) -> float:
+    """Return the rotation angle as KITTI's program does, which alone compares with its numbers."""
+    return float(np.arccos(np.clip((np.trace(transform[:3, :3]) - 1) / 2, -1, 1)))
 
 
 def _steps(poses: Float64) -> Float64:
