@@ -39,7 +39,7 @@ from coopnet_core.inference.runtime import Runtime
 
 Float64 = npt.NDArray[np.float64]
 
-_CANVAS_PX = 480
+_CANVAS_PX = (640, 200)
 
 
 @dataclass(frozen=True)
@@ -222,8 +222,8 @@ def _segment_panels(
     return [
         Panel("image at the start of the segment", to_bgr(read_image(sequence.paths[start]))),
         Panel(
-            "from above, forward is up: truth black, estimate from blue (no error) to red "
-            f"({worst:.2f} m)",
+            f"seen from above, forward is right, {length:.3g} m of path: truth black, estimate "
+            f"from blue (no error) to red ({worst:.2g} m)",
             _draw_paths(paths[0], paths[1], error / max(worst, 1e-9)),
         ),
     ]
@@ -232,14 +232,17 @@ def _segment_panels(
 def _draw_paths(truth: Float64, estimate: Float64, level: Float64) -> npt.NDArray[np.uint8]:
     both = np.concatenate([truth, estimate])
     low, high = both.min(axis=0), both.max(axis=0)
-    scale = 0.9 * _CANVAS_PX / max(float((high - low).max()), 1e-9)
+    width, height = _CANVAS_PX
+    # Right of the camera is down, forward is right.
+    span_x, span_z = high - low
+    scale = 0.85 * min(width / max(float(span_z), 1e-9), height / max(float(span_x), 1e-9))
     middle = (low + high) / 2
 
     def pixel(point: Float64) -> tuple[int, int]:
         x, z = (point - middle) * scale
-        return round(_CANVAS_PX / 2 + x), round(_CANVAS_PX / 2 - z)
+        return round(width / 2 + z), round(height / 2 + x)
 
-    canvas = np.full((_CANVAS_PX, _CANVAS_PX, 3), 255, np.uint8)
+    canvas = np.full((height, width, 3), 255, np.uint8)
     colours = np.asarray(
         cv2.applyColorMap((level * 255).astype(np.uint8)[:, None], cv2.COLORMAP_TURBO)
     )[:, 0]
