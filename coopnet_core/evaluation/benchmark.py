@@ -154,6 +154,7 @@ def run_benchmark(
         tasks.append(scale_task(run, truth, scaled, bundle.metric))
         tasks.append(covariance_task(run, truth, scaled, bundle.metric))
         tasks.append(snippet_task(trajectories, "kitti_03", f"KITTI 03, frames {run.span}"))
+        tasks.append(scale_task(run, truth, scaled, bundle.metric))
     for name in ("kitti_03", "karlsruhe"):
         if name in recorded and f"flow_{name}" in wanted:
             tasks.append(flow_task(name, recorded[name]))
