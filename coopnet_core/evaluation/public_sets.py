@@ -16,7 +16,7 @@ from coopnet_core.data.depth_images import read_depth
 from coopnet_core.data.images import read_image
 from coopnet_core.data.kitti_splits import RawFrame, by_drive, read_split
 from coopnet_core.data.sequence import Sequence as ImageSequence
-from coopnet_core.data.sequence import read_text
+from coopnet_core.data.sequence import camera_of, check_camera_fits, read_text
 from coopnet_core.errors import CalibrationError, DataError
 from coopnet_core.evaluation.comparison import (
     cityscapes_comparison,
@@ -150,18 +150,17 @@ def _eigen_samples(
 
 
 def _read_eigen(raw: Path, frame: RawFrame, path: Path, improved: Path | None) -> DepthExample:
-    image = read_image(path)
-    height, width = image.shape[:2]
-    date, drive, camera, number = frame
-    projection = kitti_raw.read_entry(
-        raw / date / "calib_cam_to_cam.txt", f"P_rect_{camera:02d}", (3, 4)
-    )
-    k = projection[:, :3]
+    date, drive, number = frame.date, frame.drive, frame.number
+    calibration = raw / date / "calib_cam_to_cam.txt"
+    projection = kitti_raw.read_entry(calibration, f"P_rect_{frame.camera:02d}", (3, 4))
+    camera = camera_of(projection, path, calibration)
     if improved is not None:
         truth = kitti_raw.read_improved_depth(improved)
     else:
-        truth = kitti_raw.read_lidar_depth(raw, date, drive, number, width, height, camera)
-    return DepthExample(image, truth, Intrinsics(width, height, k[0, 0], k[1, 1], k[0, 2], k[1, 2]))
+        truth = kitti_raw.read_lidar_depth(
+            raw, date, drive, number, camera.width, camera.height, frame.camera
+        )
+    return DepthExample(read_image(path), truth, camera)
 
 
 def _cityscapes(run: PublicRun, name: str) -> None:
@@ -191,6 +190,7 @@ def _read_cityscapes(image_path: Path, disparity: Path, camera_path: Path) -> De
             f"{camera_path} must have intrinsic fx, fy, u0, v0 and extrinsic baseline: {error!r}"
         ) from error
     camera = Intrinsics(image.shape[1], image.shape[0], fx, fy, cx, cy)
+    check_camera_fits(camera, camera_path, image_path)
     truth = cityscapes.read_sgm_depth(disparity, fx, baseline_m)
     return cityscapes_crop(DepthExample(image, truth, camera))
 
@@ -235,7 +235,14 @@ def _rgbd_sequences(run: PublicRun, name: str) -> list[ImageSequence]:
     ]
     if not folders:
         run.skipped[name] = "no folder of the data root or of its rgbd is TUM RGB-D or 7-Scenes"
-    return [rgbd.read_sequence(folder) for folder in folders]
+    sequences = []
+    for folder in folders:
+        # Found by the look of it: what is not meant for this must not stop the rest.
+        try:
+            sequences.append(rgbd.read_sequence(folder))
+        except (CalibrationError, DataError) as error:
+            run.skipped[f"{name} on {folder.name}"] = str(error)
+    return sequences
 
 
 def _sequences(run: PublicRun, name: str) -> None:

@@ -39,6 +39,10 @@ def write_report(
                 "protocol": task.protocol,
                 "rows": without_nan(task.rows),
                 "notes": task.notes,
+                "cases": {
+                    "score": task.case_score,
+                    "values": without_nan({case.name: case.score for case in task.cases}),
+                },
             }
             for task in tasks
         },

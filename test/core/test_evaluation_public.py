@@ -90,6 +90,7 @@ def _cityscapes(root: Path) -> None:
 
 
 def _rgbd(root: Path) -> None:
+    _write(root / "snapshots" / "frame-000000.color.png", _frames(1)[0])
     folder = root / "office"
     _text(folder / "camera-intrinsics.txt", f"{FX} 0 95.5\n0 {FX} 47.5\n0 0 1\n")
     for number, image in enumerate(_frames(NUM_POSES)):
@@ -203,6 +204,17 @@ def test_cityscapes(report: Report) -> None:
     row = report.row("depth_cityscapes", scaling="none (metres)")
     assert row["abs_rel"] == pytest.approx(6 / 16)
     assert report.row("depth_cityscapes", scaling="median")["median_ratio"] == pytest.approx(1.6)
+
+
+def test_every_case_has_its_score(report: Report) -> None:
+    cases = report.tasks["flow_kitti_2015"]["cases"]
+    assert cases["score"] == "EPE occ, px"
+    assert cases["values"] == pytest.approx({"000000": 0, "000001": 4}, abs=1e-4)
+
+
+def test_a_folder_that_only_looks_like_rgbd_is_left_out(report: Report) -> None:
+    skipped = json.loads((report.out / "results.json").read_text())["skipped"]
+    assert "no calibration" in skipped["depth_rgbd on snapshots"]
 
 
 def test_rgbd_depth_and_odometry(report: Report) -> None:
