@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,12 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from coopnet_core.data import cityscapes, kitti_flow, kitti_odometry, kitti_raw, rgbd
-from coopnet_core.data.depth_images import read_depth
-from coopnet_core.data.images import read_image
-from coopnet_core.data.kitti_splits import RawFrame, by_drive, read_split
+from coopnet_core.data import kitti_odometry, rgbd
+from coopnet_core.data.kitti_splits import read_split
 from coopnet_core.data.sequence import Sequence as ImageSequence
-from coopnet_core.data.sequence import camera_of, check_camera_fits, read_text
 from coopnet_core.errors import CalibrationError, DataError
 from coopnet_core.evaluation.comparison import (
     cityscapes_comparison,
@@ -30,25 +26,26 @@ from coopnet_core.evaluation.depth_protocols import (
     EIGEN_IMPROVED,
     RGBD,
     STEREO,
-    DepthExample,
     DepthProtocol,
     DepthSample,
-    cityscapes_crop,
+)
+from coopnet_core.evaluation.public_samples import (
+    cityscapes_samples,
+    eigen_samples,
+    flow_samples,
+    rgbd_samples,
+    stereo_samples,
 )
 from coopnet_core.evaluation.runner import Progress
-from coopnet_core.evaluation.stereo_depth import stereo_depth
 from coopnet_core.evaluation.task_protocol_depth import OWN_METHOD, protocol_depth_task
 from coopnet_core.evaluation.task_protocol_flow import (
     KITTI_2012,
     KITTI_2015,
-    FlowExample,
     FlowProtocol,
-    FlowSample,
     protocol_flow_task,
 )
 from coopnet_core.evaluation.task_trajectory import run_trajectory, trajectory_tasks
 from coopnet_core.evaluation.tasks import Row, Task
-from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.inference.bundle import Bundle
 from coopnet_core.inference.runtime import Runtime
 
@@ -121,7 +118,7 @@ def _eigen(run: PublicRun, name: str, protocol: DepthProtocol, split: str, truth
     needed = [run.root / "kitti_raw"] + [run.root / truth] * (truth == "kitti_depth")
     if _is_missing(run, name, *needed):
         return
-    samples = list(_eigen_samples(run.root, read_split(split), truth == "kitti_depth"))
+    samples = list(eigen_samples(run.root, read_split(split), truth == "kitti_depth"))
     _score_depth(
         run, name, "Depth on KITTI, Eigen test split, " + _TRUTHS[truth], samples, protocol
     )
@@ -130,69 +127,12 @@ def _eigen(run: PublicRun, name: str, protocol: DepthProtocol, split: str, truth
 _TRUTHS = {"kitti_raw": "against Velodyne scans", "kitti_depth": "against the improved truth"}
 
 
-def _eigen_samples(
-    root: Path, frames: Sequence[RawFrame], is_improved: bool
-) -> Iterator[DepthSample]:
-    raw = root / "kitti_raw"
-    for (date, drive, camera), numbers in sorted(by_drive(frames).items()):
-        folder = raw / date / f"{date}_drive_{drive}_sync" / f"image_{camera:02d}" / "data"
-        for number in sorted(numbers):
-            path = next(iter(folder.glob(f"{number:010d}.*")), None)
-            improved = None
-            if is_improved:
-                improved = kitti_raw.improved_depth_path(
-                    root / "kitti_depth", date, drive, number, camera
-                )
-            if path is not None and is_improved == (improved is not None):
-                name = f"{date}_drive_{drive} {number:010d}"
-                frame = RawFrame(date, drive, camera, number)
-                yield DepthSample(name, partial(_read_eigen, raw, frame, path, improved))
-
-
-def _read_eigen(raw: Path, frame: RawFrame, path: Path, improved: Path | None) -> DepthExample:
-    date, drive, number = frame.date, frame.drive, frame.number
-    calibration = raw / date / "calib_cam_to_cam.txt"
-    projection = kitti_raw.read_entry(calibration, f"P_rect_{frame.camera:02d}", (3, 4))
-    camera = camera_of(projection, path, calibration)
-    if improved is not None:
-        truth = kitti_raw.read_improved_depth(improved)
-    else:
-        truth = kitti_raw.read_lidar_depth(
-            raw, date, drive, number, camera.width, camera.height, frame.camera
-        )
-    return DepthExample(read_image(path), truth, camera)
-
-
 def _cityscapes(run: PublicRun, name: str) -> None:
     root = run.root / "cityscapes"
     if _is_missing(run, name, root / "disparity" / "test", root / "camera" / "test"):
         return
-    samples = []
-    for disparity in sorted((root / "disparity" / "test").glob("*/*_disparity.png")):
-        city, stem = disparity.parent.name, disparity.name.removesuffix("_disparity.png")
-        below = f"test/{city}/{stem}_leftImg8bit.png"
-        places = (root / kind / below for kind in ("leftImg8bit", "leftImg8bit_sequence"))
-        image = next((place for place in places if place.is_file()), None)
-        if image is not None:
-            camera = root / "camera" / "test" / city / f"{stem}_camera.json"
-            samples.append(DepthSample(stem, partial(_read_cityscapes, image, disparity, camera)))
+    samples = cityscapes_samples(root)
     _score_depth(run, name, "Depth on Cityscapes against stereo", samples, CITYSCAPES)
-
-
-def _read_cityscapes(image_path: Path, disparity: Path, camera_path: Path) -> DepthExample:
-    image = read_image(image_path)
-    try:
-        content = json.loads(read_text(camera_path))
-        fx, fy, cx, cy = (float(content["intrinsic"][key]) for key in ("fx", "fy", "u0", "v0"))
-        baseline_m = float(content["extrinsic"]["baseline"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CalibrationError(
-            f"{camera_path} must have intrinsic fx, fy, u0, v0 and extrinsic baseline: {error!r}"
-        ) from error
-    camera = Intrinsics(image.shape[1], image.shape[0], fx, fy, cx, cy)
-    check_camera_fits(camera, camera_path, image_path)
-    truth = cityscapes.read_sgm_depth(disparity, fx, baseline_m)
-    return cityscapes_crop(DepthExample(image, truth, camera))
 
 
 def _rgbd_depth(run: PublicRun, name: str) -> None:
@@ -200,21 +140,10 @@ def _rgbd_depth(run: PublicRun, name: str) -> None:
         if sequence.depth_paths is None:
             run.skipped[f"{name} on {sequence.name}"] = "it has no depth images"
             continue
-        samples = [
-            DepthSample(f"frame {index}", partial(_read_rgbd, sequence, image, depth))
-            for index, image, depth in zip(
-                sequence.indices, sequence.paths, sequence.depth_paths, strict=True
-            )
-            if depth is not None
-        ]
+        samples = rgbd_samples(sequence)
         key = sequence.name.rpartition("/")[2]
         title = f"Depth on {sequence.name} against the depth camera"
         _score_depth(run, f"{name}_{key}", title, samples, RGBD)
-
-
-def _read_rgbd(sequence: ImageSequence, image_path: Path, depth_path: Path) -> DepthExample:
-    truth = read_depth(depth_path, sequence.depth_units_per_m)
-    return DepthExample(read_image(image_path), truth, sequence.intrinsics)
 
 
 def _rgbd_odometry(run: PublicRun, name: str) -> None:
@@ -261,20 +190,9 @@ def _stereo(run: PublicRun, name: str) -> None:
         if _is_missing(run, key, *(root / "sequences" / number / f"image_{k}" for k in (0, 1))):
             continue
         sequence = kitti_odometry.read_sequence(root, number)
-        samples = [
-            DepthSample(f"frame {index}", partial(_read_stereo, sequence, place))
-            for place, (index, right) in enumerate(
-                zip(sequence.indices, sequence.right_paths or (), strict=True)
-            )
-            if right is not None
-        ]
+        samples = stereo_samples(sequence)
         title = f"Depth on {sequence.name} against stereo"
         _score_depth(run, key, title, samples, STEREO)
-
-
-def _read_stereo(sequence: ImageSequence, place: int) -> DepthExample:
-    truth = stereo_depth(sequence, place)
-    return DepthExample(read_image(sequence.paths[place]), truth, sequence.intrinsics)
 
 
 def _score_trajectory(run: PublicRun, sequence: ImageSequence, key: str) -> None:
@@ -287,14 +205,7 @@ def _flow(run: PublicRun, name: str, protocol: FlowProtocol) -> None:
     root = run.root / name.removeprefix("flow_").replace("kitti", "kitti_flow")
     if _is_missing(run, name, root / "training"):
         return
-    samples = []
-    for sequence in kitti_flow.read_sequences(root):
-        scene = sequence.name.rpartition("/")[2]
-        frames = dict(zip(sequence.indices, sequence.paths, strict=True))
-        if 10 in frames and 11 in frames:
-            samples.append(
-                FlowSample(scene, partial(_read_flow, root, scene, frames[10], frames[11]))
-            )
+    samples = flow_samples(root)
     year = name.rpartition("_")[2]
     task = protocol_flow_task(
         run.bundle, run.runtime, samples, protocol, name, f"Flow on KITTI {year}", run.progress
@@ -303,20 +214,6 @@ def _flow(run: PublicRun, name: str, protocol: FlowProtocol) -> None:
         run.skipped[name] = f"{root / 'training'} has no pair of frames 10 and 11"
     else:
         run.tasks.append(task)
-
-
-def _read_flow(root: Path, scene: str, image_tgt: Path, image_src: Path) -> FlowExample:
-    occ, noc = (
-        kitti_flow.read_flow(kitti_flow.flow_path(root, scene, part)) for part in ("occ", "noc")
-    )
-    objects_path = root / "training" / "obj_map" / f"{scene}_10.png"
-    objects = None
-    if objects_path.is_file():
-        objects = read_image(objects_path)
-        if objects.shape != occ.shape[:2]:
-            raise DataError(f"{objects_path} is {objects.shape}, its flow {occ.shape[:2]}")
-    images = read_image(image_tgt), read_image(image_src)
-    return FlowExample(*images, occ, noc, objects)
 
 
 def _score_depth(
