@@ -151,10 +151,9 @@ def run_benchmark(
         truth = trajectories[GROUND_TRUTH]
         table = odometry_task(run, trajectories, bundle.metric)
         tasks.append(with_segment_cases(table, run.sequence, trajectories[PIPELINE], truth))
-        tasks.append(scale_task(run, truth, scaled, bundle.metric))
-        tasks.append(covariance_task(run, truth, scaled, bundle.metric))
         tasks.append(snippet_task(trajectories, "kitti_03", f"KITTI 03, frames {run.span}"))
         tasks.append(scale_task(run, truth, scaled, bundle.metric))
+        tasks.append(covariance_task(run, truth, scaled, bundle.metric))
     for name in ("kitti_03", "karlsruhe"):
         if name in recorded and f"flow_{name}" in wanted:
             tasks.append(flow_task(name, recorded[name]))
