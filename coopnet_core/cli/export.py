@@ -32,8 +32,13 @@ EXAMPLES = """examples:
   coopnet export my_bundle --out my_bundle --precisions float16 int8 --frames photos/
 """
 
+_KITTI_TERMS = "KITTI (CC BY-NC-SA 3.0): non-commercial use only, share alike"
 TERMS = {
-    "kitti_odometry": "KITTI (CC BY-NC-SA 3.0): non-commercial use only, share alike",
+    "kitti_odometry": _KITTI_TERMS,
+    "kitti_raw": _KITTI_TERMS,
+    "kitti_flow": _KITTI_TERMS,
+    "cityscapes": "Cityscapes licence: non-commercial use only",
+    "rgbd": "RGB-D frames: CC BY 4.0 if from TUM, non-commercial if from 7-Scenes",
     "karlsruhe": "Karlsruhe sequences: for research, no licence is stated",
 }
 OWN_TERMS = "frames of your own: the terms are yours"
@@ -227,7 +232,8 @@ def describe_training(checkpoint: dict[str, Any], args: argparse.Namespace) -> T
         if source.get("first") is not None:
             frames = f"frames {source['first']} to {source['last']}"
         stereo = ", with stereo partners" if source.get("stereo") else ""
-        name = f"{source['kind']} {source.get('sequence') or Path(source['path']).name}"
+        part = source.get("sequence") or source.get("split") or Path(source["path"]).name
+        name = f"{source['kind']} {part}"
         data.append(f"{name}, {frames}{stereo}")
     terms = dict.fromkeys(TERMS.get(source["kind"], OWN_TERMS) for source in sources)
     initialisation = "random weights"

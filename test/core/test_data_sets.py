@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -29,6 +29,8 @@ from tiny_bag import (
     write_bag,
 )
 
+from coopnet_core.cli.export import TERMS
+from coopnet_core.cli.main import main
 from coopnet_core.config import Source
 from coopnet_core.data import (
     bag_frames,
@@ -42,6 +44,7 @@ from coopnet_core.data import (
 from coopnet_core.data.bag_frames import BagCamera
 from coopnet_core.data.dataset import PairDataset
 from coopnet_core.data.depth_images import read_depth
+from coopnet_core.data.discovery import discover
 from coopnet_core.data.image_header import read_size
 from coopnet_core.data.images import read_image
 from coopnet_core.data.pairs import stereo_pairs
@@ -169,6 +172,9 @@ def test_kitti_flow(
     with pytest.raises(DataError, match="flow_occ"):
         kitti_flow.flow_path(tmp_path, "000000", "occ")
 
+    assert [(f.kind, f.keys) for f in discover(tmp_path)] == [
+        ("kitti_flow", {"sequence": "training"})
+    ]
     source = Source(kind="kitti_flow", path=Path(), stereo=True)
     records = collect_pairs((source,), tmp_path)
     assert [(r.index_tgt, r.index_src) for r in records if r.T_src_tgt is None] == [(11, 10)] * 2
@@ -221,6 +227,29 @@ def test_cityscapes_snippets_are_cropped_and_paired_at_gap_two(cityscapes_root: 
     whole = Source(kind="cityscapes", path=Path(), sequence="train/ulm", crop_bottom=0, gaps=(1,))
     assert read_source(whole, cityscapes_root)[0].intrinsics == CAMERA
     assert len(collect_pairs((whole,), cityscapes_root)) == 4 + 2 + 2
+
+
+def test_data_check_knows_the_layouts(
+    cityscapes_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw_drive(cityscapes_root / "raw", "0001", 5)
+    # Cityscapes ends the search at its root.
+    for path, kind, said in (
+        (cityscapes_root, "cityscapes", "11 frames in 3 sequences"),
+        (cityscapes_root / "raw", "kitti_raw", '"sequence": "2011_09_26/0001", "camera": 2, "ster'),
+        (cityscapes_root / "raw/2011_09_26", "kitti_raw", "5 of 5 frames, baseline 0.5 m"),
+    ):
+        sheet = str(cityscapes_root / "sheet.png")
+        assert main(["data", "check", str(path), "--out", sheet]) == 0
+        text = capsys.readouterr().out
+        assert text.startswith(kind)
+        assert said in text
+    assert "2 calibrations, mostly fx 40.0" in _checked(cityscapes_root, capsys)
+
+
+def _checked(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    main(["data", "check", str(path), "--out", str(path / "sheet.png")])
+    return capsys.readouterr().out
 
 
 def test_cityscapes_disparity_is_depth(cityscapes_root: Path) -> None:
@@ -468,3 +497,9 @@ def test_stereo_where_there_is_no_partner_names_the_sequence(tmp_path: Path) -> 
     source = Source(kind="image_folder", path=Path("a"), stereo=True)
     with pytest.raises(DataError, match="sequence a has no right camera"):
         collect_pairs((source,), tmp_path)
+
+
+def test_a_bundle_says_the_terms_of_every_public_data_set() -> None:
+    kinds = set(get_args(Source.model_fields["kind"].annotation))
+    assert kinds - set(TERMS) == {"image_folder", "video", "bag"}
+    assert set(TERMS) < kinds
