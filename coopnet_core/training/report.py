@@ -44,16 +44,13 @@ def write_report(run_dir: Path) -> Path:
     axes = iter(figure.subplots(4, 2).flat)
     _lines(next(axes), curves, "loss/", "loss terms before weighting", is_log=True)
     _delta(next(axes), events, curves)
-    _lines(next(axes), curves, "band/", "shares of pixels", only=("p_positive", "kept", "valid"))
+    shares = ("p_positive", "kept", "valid", "motion_iou")
+    _lines(next(axes), curves, "band/", "shares of pixels", only=shares)
     _lines(next(axes), curves, "band/", "epsilon = -E[Δ | Δ < 0]", only=("epsilon",))
     _lines(next(axes), curves, "gradient_share/", "share of the gradient norm")
     _lines(next(axes), curves, "gradient_norm/", "gradient norm before clipping", is_log=True)
     _lines(next(axes), curves, "pose/", "mean predicted motion, in the depth's unit")
-    if "band/motion_iou" in curves:
-        title = "rejected pixels against true motion, IoU"
-        _lines(next(axes), curves, "band/", title, only=("motion_iou",))
-    else:
-        _lines(next(axes), curves, "time/", "time", only=("step_s", "share_waiting_for_data"))
+    _lines(next(axes), curves, "time/", "time", only=("step_s", "share_waiting_for_data"))
     figure.suptitle(_summary(run_dir, curves))
     path = run_dir / REPORT_NAME
     figure.savefig(path, dpi=80)

@@ -7,10 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 import yaml
 
@@ -21,41 +18,20 @@ import two_processes as both  # noqa: E402
 from lightning_fabric import Fabric  # noqa: E402
 
 import coopnet_core  # noqa: E402
-from coopnet_core.data.image_folder import write_calibration  # noqa: E402
 from coopnet_core.errors import TrainingError  # noqa: E402
-from coopnet_core.geometry.intrinsics import Intrinsics  # noqa: E402
 from coopnet_core.training import checkpoint as checkpoints  # noqa: E402
 from coopnet_core.training import loop  # noqa: E402
 from coopnet_core.training.batches import BatchPlan, batch_indices  # noqa: E402
 from coopnet_core.training.processes import BatchNormOverProcesses  # noqa: E402
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-NUM_FRAMES = 9
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A texture that slides to the left, a patch that moves over it, and the truth about it."""
+    """A patch that moves over a sliding wall."""
     root = tmp_path_factory.mktemp("scene")
-    folder = root / "frames"
-    (folder / "motion").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-
-    def texture(height: int, width: int) -> Any:
-        noise = cv2.GaussianBlur(rng.random((height, width)).astype(np.float32), (0, 0), 2.5)
-        return cv2.normalize(noise, None, 20, 235, cv2.NORM_MINMAX).astype(np.uint8)
-
-    wall, patch = texture(both.HEIGHT, both.WIDTH + 40), texture(20, 24)
-    for index in range(NUM_FRAMES):
-        frame = wall[:, 3 * index : 3 * index + both.WIDTH].copy()
-        mask = np.zeros_like(frame)
-        left = 10 + 6 * index
-        frame[20:40, left : left + 24] = patch
-        mask[20:40, left : left + 24] = 255
-        cv2.imwrite(str(folder / f"{index:06d}.png"), frame)
-        cv2.imwrite(str(folder / "motion" / f"{index:06d}.png"), mask)
-    camera = Intrinsics(both.WIDTH, both.HEIGHT, 80.0, 80.0, both.WIDTH / 2, both.HEIGHT / 2)
-    write_calibration(folder / "calibration.yaml", camera, "synthetic")
+    both.write_scene(root)
     return root
 
 
@@ -152,7 +128,7 @@ def test_a_process_that_fails_ends_all_and_its_error_is_shown(scene: Path, tmp_p
     config = both.config(sources=[source], batch_size=2)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     plan = BatchPlan(2, config.seed, rank=1, num_processes=2)
-    victim = plan.indices(NUM_FRAMES - 1, 0)[0][0] + 1
+    victim = plan.indices(both.NUM_FRAMES - 1, 0)[0][0] + 1
     broken = tmp_path / "data"
     (broken / "frames").mkdir(parents=True)
     for path in (scene / "frames").glob("*.*"):

@@ -9,12 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
+import cv2
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from coopnet_core.config import BandSettings, LossSettings, TrainingConfig, parse_config
+from coopnet_core.data.image_folder import write_calibration
+from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.networks import Networks
 from coopnet_core.recipes.coopnet import CoopNetRecipe
 from coopnet_core.training import loop
@@ -25,6 +29,7 @@ from coopnet_core.types import Batch
 
 WIDTH, HEIGHT = 96, 64
 NUM_PAIRS = 4
+NUM_FRAMES = 9
 ALL_TERMS = {"flow_consistency": 0.1}
 CASES = {
     "warm-up": LossSettings(),
@@ -123,6 +128,32 @@ def gradients(fabric: Fabric, case: str) -> tuple[float, dict[str, Tensor]]:
     buffers = {name: b.clone() for name, b in model.module.named_buffers()}
     total = fabric.all_reduce(losses.total.detach(), reduce_op="mean")
     return float(total), {**found, **buffers}  # type: ignore[arg-type]
+
+
+def write_scene(root: Path) -> None:
+    """Write ``root/frames``: a wall that slides to the left, a patch that moves over it, the truth.
+
+    The patch is at rows 20 to 39 and columns 10 + 6 i to 33 + 6 i of frame i.
+    """
+    folder = root / "frames"
+    (folder / "motion").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+
+    def texture(height: int, width: int) -> Any:
+        noise = cv2.GaussianBlur(rng.random((height, width)).astype(np.float32), (0, 0), 2.5)
+        return np.asarray(20 + 215 * (noise - noise.min()) / np.ptp(noise), np.uint8)
+
+    wall, patch = texture(HEIGHT, WIDTH + 40), texture(20, 24)
+    for index in range(NUM_FRAMES):
+        frame = wall[:, 3 * index : 3 * index + WIDTH].copy()
+        mask = np.zeros_like(frame)
+        left = 10 + 6 * index
+        frame[20:40, left : left + 24] = patch
+        mask[20:40, left : left + 24] = 255
+        cv2.imwrite(str(folder / f"{index:06d}.png"), frame)
+        cv2.imwrite(str(folder / "motion" / f"{index:06d}.png"), mask)
+    camera = Intrinsics(WIDTH, HEIGHT, 80.0, 80.0, WIDTH / 2, HEIGHT / 2)
+    write_calibration(folder / "calibration.yaml", camera, "synthetic")
 
 
 def config(**changes: Any) -> TrainingConfig:
