@@ -10,11 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from coopnet_core.errors import TrainingError
+
 REPORT_NAME = "report.png"
 TENSORBOARD_NAME = "tensorboard"
 _CORE = 0.99
 """Share of the pixels that the picture of Delta shows: its tails are a hundred times as long."""
-_NUM_MEANS = 200
+_NUM_MEANS = 60
+"""Single steps scatter with their pairs: over them lies a line of this many means."""
 
 Float64 = npt.NDArray[np.float64]
 Curve = tuple[Float64, Float64]
@@ -28,9 +31,15 @@ def write_report(run_dir: Path) -> Path:
 
     Returns:
         The picture, ``run_dir/report.png``.
+
+    Raises:
+        TrainingError: There are no curves, or the picture cannot be written.
     """
+    folder = run_dir / TENSORBOARD_NAME
+    if not folder.is_dir():
+        raise TrainingError(f"no curves to draw: {folder} is missing; the checkpoint is complete")
     events = EventAccumulator(
-        str(run_dir / TENSORBOARD_NAME), size_guidance={"scalars": 0, "tensors": 0, "histograms": 0}
+        str(folder), size_guidance={"scalars": 0, "tensors": 0, "histograms": 0}
     )
     events.Reload()
     curves = {
@@ -41,7 +50,8 @@ def write_report(run_dir: Path) -> Path:
         for tag in events.Tags()["scalars"]
     }
     figure = Figure(figsize=(15, 14), layout="constrained")
-    axes = iter(figure.subplots(4, 2).flat)
+    grid = figure.subplots(4, 2, sharex=True)
+    axes = iter(grid.flat)
     _lines(next(axes), curves, "loss/", "loss terms before weighting", is_log=True)
     _delta(next(axes), events, curves)
     shares = ("p_positive", "kept", "valid", "motion_iou")
@@ -51,9 +61,14 @@ def write_report(run_dir: Path) -> Path:
     _lines(next(axes), curves, "gradient_norm/", "gradient norm before clipping", is_log=True)
     _lines(next(axes), curves, "pose/", "mean predicted motion, in the depth's unit")
     _lines(next(axes), curves, "time/", "time", only=("step_s", "share_waiting_for_data"))
+    for last in grid[-1]:
+        last.set_xlabel("step")
     figure.suptitle(_summary(run_dir, curves))
     path = run_dir / REPORT_NAME
-    figure.savefig(path, dpi=80)
+    try:
+        figure.savefig(path, dpi=80)
+    except OSError as error:
+        raise TrainingError(f"cannot write {path}: {error}; the checkpoint is complete") from error
     return path
 
 
@@ -77,13 +92,16 @@ def _lines(
     names = [tag for tag in curves if tag.startswith(group)]
     names = [tag for tag in names if not only or tag.removeprefix(group) in only]
     for tag in names:
-        steps, values = _means(*curves[tag])
-        axes.plot(steps, values, label=tag.removeprefix(group), linewidth=1.2)
+        label = tag.removeprefix(group)
+        (line,) = axes.plot(*_means(*curves[tag]), label=label, linewidth=1.5)
+        axes.plot(*curves[tag], color=line.get_color(), linewidth=0.5, alpha=0.3, zorder=1)
     axes.set_title(title)
-    axes.set_xlabel("step")
     axes.grid(alpha=0.3)
-    if is_log:
-        axes.set_yscale("log")
+    if is_log and names:
+        axes.set_yscale("log", nonpositive="mask")
+        # A term may be 0 in a batch, and almost 0 in another.
+        shown = np.concatenate([_means(*curves[tag])[1] for tag in names])
+        axes.set_ylim(bottom=0.5 * shown[shown > 0].min(initial=1.0))
     if names:
         axes.legend(fontsize="small")
     else:
@@ -91,28 +109,35 @@ def _lines(
 
 
 def _means(steps: Float64, values: Float64) -> Curve:
-    """Average neighbours, so that a long run is a line and no carpet."""
-    size = max(1, len(steps) // _NUM_MEANS)
-    starts = np.arange(0, len(steps), size)
+    """Average neighbours."""
+    starts = _group_starts(len(steps))
     counts = np.diff([*starts, len(steps)])
     return np.add.reduceat(steps, starts) / counts, np.add.reduceat(values, starts) / counts
 
 
+def _group_starts(number: int) -> npt.NDArray[np.int64]:
+    return np.arange(0, number, max(1, number // _NUM_MEANS))
+
+
 def _delta(axes: Axes, events: EventAccumulator, curves: dict[str, Curve]) -> None:
     axes.set_title("distribution of Δ with its mode and band")
-    axes.set_xlabel("step")
     if "band/delta" not in events.Tags()["histograms"]:
         _say_nothing(axes)
         return
     found = events.Histograms("band/delta")
+    starts = _group_starts(len(found))
     counts = np.array([event.histogram_value.bucket for event in found]).T
+    counts = np.add.reduceat(counts, starts, axis=1)
     limits = np.array(found[0].histogram_value.bucket_limit)
     width = limits[1] - limits[0]
     cumulated = counts.sum(1).cumsum() / counts.sum()
     low, high = np.interp([(1 - _CORE) / 2, (1 + _CORE) / 2], cumulated, limits)
     steps = np.array([event.step for event in found], float)
     edges = np.concatenate([[limits[0] - width], limits])
-    axes.pcolormesh(_step_edges(steps), edges, counts / counts.max(0, keepdims=True), cmap="Greys")
+    columns = np.append(steps[starts], steps[-1] + 1)
+    # The root, or nothing is seen beside the peak.
+    density = np.sqrt(counts / counts.max(0, keepdims=True))
+    axes.pcolormesh(columns, edges, density, cmap="Greys")
     mode, half_width = (_means(*curves[f"band/{name}"]) for name in ("mode", "half_width"))
     axes.plot(*mode, color="tab:red", label="mode", linewidth=1.2)
     for sign, label in ((-1, "band"), (1, None)):
@@ -122,12 +147,6 @@ def _delta(axes: Axes, events: EventAccumulator, curves: dict[str, Curve]) -> No
     axes.set_ylim(low - width, high + width)
     axes.set_ylabel("Δ = error by depth - error by flow")
     axes.legend(fontsize="small")
-
-
-def _step_edges(steps: Float64) -> Float64:
-    """Return where the columns of a picture begin and end when each has a step."""
-    middles = (steps[1:] + steps[:-1]) / 2
-    return np.concatenate([steps[:1] - 0.5, middles, steps[-1:] + 0.5])
 
 
 def _say_nothing(axes: Axes) -> None:

@@ -94,8 +94,10 @@ def test_each_step_reports_the_numbers_of_the_whole_batch(
     )
     found = torch.load(run / "process_0.pt")["steps"]
     assert len(found) == len(expected) == both.config().num_steps
+    assert found[0] == pytest.approx(expected[0], rel=1e-5, abs=1e-6)
+    # AdamW's first steps have the same length for a gradient of 1e-9 as for one of 1.
     for step, numbers in enumerate(expected):
-        assert found[step] == pytest.approx(numbers, rel=1e-3, abs=1e-5), step
+        assert found[step] == pytest.approx(numbers, rel=1e-2, abs=1e-5), step
     assert {"p_positive", "epsilon", "kept", "mode", "motion_iou"} <= found[-1].keys()
     # The second process reports to nobody.
     assert torch.load(run / "process_1.pt")["steps"] == []
@@ -108,6 +110,13 @@ def test_two_processes_resume_exactly(run: Path) -> None:
         for network, state in whole[kind].items():
             for name, value in state.items():
                 assert torch.equal(parts[kind][network][name], value), f"{network}.{name}"
+
+
+def test_a_loss_that_is_not_finite_in_one_process_stops_all(run: Path) -> None:
+    first, second = (torch.load(run / f"process_{rank}.pt")["message"] for rank in (0, 1))
+    assert first.startswith("not finite at step 0: flow_photometric, in another process")
+    assert second.startswith("not finite at step 0: flow_photometric; the batch is in ")
+    assert [path.name for path in (run / "poisoned").iterdir()] == ["bad_batch_000000_process_1.pt"]
 
 
 def test_another_number_of_processes_goes_on_and_says_so(

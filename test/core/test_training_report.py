@@ -1,4 +1,4 @@
-"""What a run says about itself: statistics of the band, the truth about motion, the final picture."""
+"""What a run says about itself: statistics of the band, true motion, the final picture."""
 
 from __future__ import annotations
 
@@ -48,10 +48,8 @@ def test_true_motion_comes_with_its_frame_and_is_flipped_with_it(scene: Path) ->
     expected = torch.zeros(1, two_processes.HEIGHT, two_processes.WIDTH, dtype=torch.uint8)
     expected[:, 20:40, 28:52] = 1
     assert torch.equal(motion, expected)
-    seen = {
-        bool(dataset(scene, augment=True).item(2, e)["motion_tgt"][0, 30, 30]) for e in range(9)
-    }
-    assert seen == {True, False}
+    augmented = [dataset(scene, augment=True).item(2, epoch) for epoch in range(9)]
+    assert {bool(item["motion_tgt"][0, 30, 30]) for item in augmented} == {True, False}
 
 
 def test_frames_without_truth_are_unknown_and_a_useless_folder_is_refused(
@@ -132,9 +130,8 @@ def test_a_run_in_parts_ends_with_one_picture_of_all_its_steps(
     assert " data " in capsys.readouterr().out
     picture = cv2.imread(str(write_report(tmp_path)))
     assert picture is not None
-    assert (
-        len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
-    )  # curves in colour, not an empty page
+    # Curves in colour, not an empty page.
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     for tag in ("loss/total", "time/share_waiting_for_data", "gradient_share/pose"):

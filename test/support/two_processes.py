@@ -18,6 +18,7 @@ from torch.nn.functional import avg_pool2d
 
 from coopnet_core.config import BandSettings, LossSettings, TrainingConfig, parse_config
 from coopnet_core.data.image_folder import write_calibration
+from coopnet_core.errors import TrainingError
 from coopnet_core.geometry.intrinsics import Intrinsics
 from coopnet_core.networks import Networks
 from coopnet_core.recipes.coopnet import CoopNetRecipe
@@ -25,7 +26,7 @@ from coopnet_core.training import loop
 from coopnet_core.training.model import CoTrainingModel, with_known_pose
 from coopnet_core.training.processes import default_fabric, synchronise_batch_norm
 from coopnet_core.training.step_report import StepReport
-from coopnet_core.types import Batch
+from coopnet_core.types import Batch, LossTerms
 
 WIDTH, HEIGHT = 96, 64
 NUM_PAIRS = 4
@@ -173,6 +174,15 @@ def config(**changes: Any) -> TrainingConfig:
     return parse_config({**content, **changes}, TrainingConfig, "test")
 
 
+class PoisonedRecipe(CoopNetRecipe):
+    """A term that is not a number in this process alone."""
+
+    def __call__(self, *args: Any, **options: Any) -> LossTerms:
+        losses = super().__call__(*args, **options)
+        terms = {**losses.terms, "flow_photometric": torch.tensor(float("nan"))}
+        return losses._replace(terms=terms, total=losses.total * float("nan"))
+
+
 def numbers(report: StepReport) -> dict[str, float]:
     """Return what must not depend on the number of processes."""
     return {
@@ -206,8 +216,14 @@ def main(scene: Path, out: Path) -> None:
     num_reports = len(steps)
     train("parts", stop_after=3)
     train("parts", resume=True, num_workers=3)
+    try:
+        loop.CoopNetRecipe = PoisonedRecipe if fabric.global_rank == 1 else CoopNetRecipe  # type: ignore[misc]
+        train("poisoned")
+        message = "nothing"
+    except TrainingError as error:
+        message = str(error)
     torch.save(
-        {"gradients": found, "steps": steps[:num_reports]},
+        {"gradients": found, "steps": steps[:num_reports], "message": message},
         out / f"process_{fabric.global_rank}.pt",
     )
     torch.distributed.destroy_process_group()
