@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+UNKNOWN_MOTION = 255
+
+
 class Batch(NamedTuple):
     """B image pairs.
 
@@ -23,6 +26,9 @@ class Batch(NamedTuple):
         K: (B, 3, 3), pixels of these images, shared by both.
         T_src_tgt: (B, 4, 4), metres; the identity where unknown.
         has_pose: bool (B,): ``T_src_tgt`` is known (stereo partner).
+        motion_tgt: What moves by itself in the target, uint8 (B, 1, H, W): 0 static, 1 moving,
+            ``UNKNOWN_MOTION`` where nobody knows. It judges the band and teaches nothing; none
+            where no source has it.
     """
 
     image_tgt: Tensor
@@ -32,10 +38,12 @@ class Batch(NamedTuple):
     K: Tensor
     T_src_tgt: Tensor
     has_pose: Tensor
+    motion_tgt: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Move every tensor to a device."""
-        return Batch(*(tensor.to(device) for tensor in self))
+        present = {key: value for key, value in self._asdict().items() if value is not None}
+        return Batch(**{key: tensor.to(device) for key, tensor in present.items()})
 
 
 class Prediction(NamedTuple):
@@ -68,6 +76,7 @@ class DeltaStatistics(NamedTuple):
         sum_negative: Sum of Delta over Delta < 0; epsilon = -sum_negative / num_negative.
         sum_centre: Sum of the band's centre over valid pixels.
         sum_half_width: The same of its half width (infinite ones count as 0).
+        histogram: Pixels per bin of Delta, (``rebalancing.LOGGED_BINS``,).
     """
 
     num_pixels: Tensor
@@ -78,6 +87,7 @@ class DeltaStatistics(NamedTuple):
     sum_negative: Tensor
     sum_centre: Tensor
     sum_half_width: Tensor
+    histogram: Tensor
 
 
 class LossTerms(NamedTuple):
@@ -87,12 +97,12 @@ class LossTerms(NamedTuple):
         total: Weighted sum, scalar, with gradient.
         terms: Each term, scalar, by name: summed over sizes, before its own weight.
         statistics: Of Delta at full size, where the recipe makes them.
-        delta: Delta on the valid pixels of full size, (N,), for histograms.
         kept_mask: V_eta at full size, bool (2B, 1, H, W): both directions.
+        rejected_mask: Valid pixels outside V_eta, of the pairs that the band judges, of that shape.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
     statistics: DeltaStatistics | None = None
-    delta: Tensor | None = None
     kept_mask: Tensor | None = None
+    rejected_mask: Tensor | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from coopnet_core.data.images import read_image_sized
 from coopnet_core.data.pairs import PairRecord
 from coopnet_core.errors import DataError
+from coopnet_core.types import UNKNOWN_MOTION
 
 Item = dict[str, torch.Tensor]
 
@@ -30,7 +32,7 @@ _MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 
 
 class FrameCache:
-    """Images decoded and resized once, kept in memory as uint8.
+    """Images decoded and resized once, kept in memory as uint8; threads may share it.
 
     A gray image costs width * height bytes, a colour image three times that.
     """
@@ -51,15 +53,28 @@ class FrameCache:
         self.is_gray = is_gray
         self.max_bytes = max_bytes
         self._num_bytes = 0
+        self._lock = threading.Lock()
         self._frames: dict[Path, npt.NDArray[np.uint8]] = {}
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def get(
-        self, path: Path, native_width: int, native_height: int, crop_bottom: int = 0
+        self,
+        path: Path,
+        native_width: int,
+        native_height: int,
+        crop_bottom: int = 0,
+        is_label: bool = False,
     ) -> npt.NDArray[np.uint8]:
         """Return the frame, (H, W) gray or (H, W, 3) RGB; it must not be written to.
+
+        Args:
+            path: Image file.
+            native_width: Width that it must have.
+            native_height: Height that it must have.
+            crop_bottom: Rows at the bottom of the file that are not part of the image.
+            is_label: The pixels are labels: return 1 where there is one, 0 elsewhere, never a mean.
 
         Raises:
             DataError: The file cannot be read or does not have its native size.
@@ -67,15 +82,24 @@ class FrameCache:
         frame = self._frames.get(path)
         if frame is None:
             image = read_image_sized(path, native_width, native_height, crop_bottom)
-            if self.is_gray and image.ndim == 3:
+            if is_label:
+                is_any = (image > 0).reshape(*image.shape[:2], -1).any(axis=2)
+                image = np.asarray(is_any, np.uint8)
+            elif self.is_gray and image.ndim == 3:
                 image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
             frame = np.asarray(
-                cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA),
+                cv2.resize(
+                    image,
+                    (self.width, self.height),
+                    interpolation=cv2.INTER_NEAREST if is_label else cv2.INTER_AREA,
+                ),
                 dtype=np.uint8,
             )
-            if self._num_bytes + frame.nbytes <= self.max_bytes:
-                self._frames[path] = frame
-                self._num_bytes += frame.nbytes
+            with self._lock:
+                fits = self._num_bytes + frame.nbytes <= self.max_bytes
+                if fits and path not in self._frames:
+                    self._frames[path] = frame
+                    self._num_bytes += frame.nbytes
         return frame
 
 
@@ -115,6 +139,7 @@ class PairDataset:
                 f"needs {width}x{height}"
             )
         self.records = tuple(records)
+        self.has_motion = any(record.motion_tgt is not None for record in records)
         self.width = width
         self.height = height
         self.augment = augment
@@ -137,13 +162,15 @@ class PairDataset:
             ``input_tgt``, ``input_src``: the same with one photometric jitter and one change of
             sharpness for both frames;
             ``K``: (3, 3) float32 in pixels of these images; ``T_src_tgt``: (4, 4) float32, metres,
-            identity when unknown; ``has_pose``: bool scalar.
+            identity when unknown; ``has_pose``: bool scalar; where any pair has it, ``motion_tgt``:
+            (1, H, W) uint8, as in ``types.Batch``.
 
         Raises:
             DataError: An image cannot be read or does not have its calibrated size.
         """
         record = self.records[index]
         camera = record.intrinsics
+        motion = self._motion(record)
         tgt = self.cache.get(record.path_tgt, camera.width, camera.height, record.crop_bottom)
         src = self.cache.get(record.path_src, camera.width, camera.height, record.crop_bottom)
         camera = camera.resized(self.width, self.height)
@@ -158,6 +185,7 @@ class PairDataset:
         is_flipped, is_jittered, is_refocused = rng.random(3) < (0.5 if self.augment else 0.0)
         if is_flipped:
             tgt, src = tgt[:, ::-1], src[:, ::-1]
+            motion = motion[:, ::-1]
             camera = camera.flipped()
             T_src_tgt = _MIRROR @ T_src_tgt @ _MIRROR
 
@@ -167,7 +195,7 @@ class PairDataset:
             input_tgt, input_src = _jitter(rng, image_tgt, image_src, self.tint)
         if is_refocused:
             input_tgt, input_src = _refocus(rng, input_tgt, input_src)
-        return {
+        item = {
             "image_tgt": torch.from_numpy(image_tgt),
             "image_src": torch.from_numpy(image_src),
             "input_tgt": torch.from_numpy(input_tgt),
@@ -176,6 +204,16 @@ class PairDataset:
             "T_src_tgt": torch.from_numpy(T_src_tgt.astype(np.float32)),
             "has_pose": torch.tensor(has_pose),
         }
+        if self.has_motion:
+            item["motion_tgt"] = torch.from_numpy(np.ascontiguousarray(motion[None]))
+        return item
+
+    def _motion(self, record: PairRecord) -> npt.NDArray[np.uint8]:
+        if record.motion_tgt is None:
+            return np.full((self.height, self.width), UNKNOWN_MOTION, np.uint8)
+        camera = record.intrinsics
+        size = (camera.width, camera.height)
+        return self.cache.get(record.motion_tgt, *size, record.crop_bottom, is_label=True)
 
 
 def _to_unit_chw(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

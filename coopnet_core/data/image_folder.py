@@ -4,7 +4,8 @@ The calibration is the YAML file that ROS calibration tools write (``image_width
 ``image_height``, ``camera_matrix``, ``distortion_coefficients``). Images must be rectified. A
 folder ``right`` in it holds the partners of a stereo camera, by the same names, with a calibration
 file whose ``projection_matrix`` says where that camera is (its fourth number: minus focal length
-times baseline).
+times baseline). A folder ``motion`` in it may say what moves by itself: a PNG of the same name per
+image, 0 where things stand still.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from coopnet_core.geometry.intrinsics import Intrinsics
 CALIBRATION_NAME = "calibration.yaml"
 TIMES_NAME = "times.txt"
 RIGHT_NAME = "right"
+MOTION_NAME = "motion"
 DEFAULT_RATE_HZ = 10.0
 
 
@@ -46,7 +48,8 @@ def read_sequence(
         The sequence, without poses; with a right camera where there is ``right/calibration.yaml``.
 
     Raises:
-        DataError: The folder has no images, too few for ``frames``, or a file cannot be read.
+        DataError: The folder has no images, too few for ``frames``, a file cannot be read, or no
+            picture in ``motion`` belongs to a frame.
         CalibrationError: The calibration is missing, impossible, distorted, or for another size.
     """
     folder = Path(folder)
@@ -84,7 +87,20 @@ def read_sequence(
         stamps_ns=stamps_ns,
         right_paths=right_paths,
         baseline_m=baseline_m,
+        motion_paths=_motion_paths(folder / MOTION_NAME, paths),
     )
+
+
+def _motion_paths(folder: Path, paths: tuple[Path, ...]) -> tuple[Path | None, ...] | None:
+    if not folder.is_dir():
+        return None
+    pictures = [folder / f"{path.stem}.png" for path in paths]
+    if not any(picture.is_file() for picture in pictures):
+        raise DataError(
+            f"{folder} has no picture of what moves in any of the frames: expected names like "
+            f"{pictures[0].name}"
+        )
+    return tuple(picture if picture.is_file() else None for picture in pictures)
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -35,6 +35,7 @@ class PairRecord:
         index_tgt: Frame number of the target.
         index_src: Frame number of the source.
         crop_bottom: Rows at the bottom of the files that are not part of the images.
+        motion_tgt: Picture of what moves by itself in the target, or None.
     """
 
     path_tgt: Path
@@ -45,6 +46,7 @@ class PairRecord:
     index_tgt: int
     index_src: int
     crop_bottom: int = 0
+    motion_tgt: Path | None = None
 
 
 def temporal_pairs(
@@ -69,6 +71,7 @@ def temporal_pairs(
         DataError: A gap is not positive or an image cannot be read.
     """
     position = {index: place for place, index in enumerate(sequence.indices)}
+    motion = sequence.motion_paths
     thumbnails: dict[int, npt.NDArray[np.float32]] = {}
 
     def thumbnail(place: int) -> npt.NDArray[np.float32]:
@@ -99,6 +102,7 @@ def temporal_pairs(
                     index_tgt=index_tgt,
                     index_src=index_tgt - gap,
                     crop_bottom=sequence.crop_bottom,
+                    motion_tgt=None if motion is None else motion[place_tgt],
                 )
             )
     return records

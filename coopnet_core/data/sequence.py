@@ -35,6 +35,8 @@ class Sequence:
         crop_bottom: Rows at the bottom of the files that are not part of the images.
         targets: Frame numbers that may be the target of a training pair (those of a split), or
             None for all.
+        motion_paths: Picture of what moves by itself for each frame (0 static, anything else
+            moving; None where it is missing), or None when there are none.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Sequence:
     depth_units_per_m: float = 1000.0
     crop_bottom: int = 0
     targets: frozenset[int] | None = None
+    motion_paths: tuple[Path | None, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from coopnet_core.checks import check_shape
+from coopnet_core.losses.reduction import batch_ratio
 
 SSIM_WEIGHT = 0.85
 _C1 = 0.01**2
@@ -58,9 +59,11 @@ def photometric_error(image_a: Tensor, image_b: Tensor) -> Tensor:
 def masked_mean(error: Tensor, mask: Tensor) -> Tensor:
     """Mean of an error map over a mask; 0, with a gradient of 0, where the mask is empty.
 
+    With several processes it is a share of the whole batch's mean (``losses.reduction``).
+
     Args:
         error: (B, 1, H, W).
         mask: bool or weights (B, 1, H, W).
     """
     weight = mask.to(error.dtype)
-    return (error * weight).sum() / weight.sum().clamp(min=1)
+    return batch_ratio((error * weight).sum(), weight.sum())

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from coopnet_core.checks import check_shape
 from coopnet_core.config import BandSettings
+from coopnet_core.losses.reduction import gather_over_processes
 from coopnet_core.types import DeltaStatistics
 
 NUM_BINS = 256
@@ -27,6 +28,9 @@ MAD_TO_SIGMA = 1.4826
 """Median absolute deviation of a Gaussian times this is its standard deviation."""
 MIN_PIXELS = 64
 """With fewer valid pixels a histogram says nothing, and everything valid is kept."""
+LOGGED_RANGE = 0.5
+LOGGED_BINS = 400
+"""The logged histogram of Delta spans [-range, range]; what lies beyond is in the outer bins."""
 
 
 class Band(NamedTuple):
@@ -123,7 +127,7 @@ class BandEstimator:
 
     @torch.no_grad()
     def __call__(self, delta: Tensor, valid_mask: Tensor) -> Band:
-        """Estimate the band of a batch.
+        """Estimate the band of a batch, over all processes unless each image has its own.
 
         Args:
             delta: Phi_D - Phi_F, (B, 1, H, W).
@@ -140,7 +144,8 @@ class BandEstimator:
                 _estimate_one(d[m], self.config) for d, m in zip(delta, valid_mask, strict=True)
             ]
             return Band(torch.stack([b[0] for b in bands]), torch.stack([b[1] for b in bands]))
-        centre, width = _estimate_one(delta[valid_mask], self.config)
+        values = gather_over_processes(torch.where(valid_mask, delta, torch.nan))
+        centre, width = _estimate_one(values[~values.isnan()], self.config)
         if self.config.scope == "running" and torch.isfinite(width):
             new = (float(centre), float(width))
             if self.running is None:
@@ -194,6 +199,12 @@ def delta_statistics(
         sum_negative=torch.where(valid_mask, delta.clamp(max=0), 0.0).sum(),
         sum_centre=(band.centre * valid_per_image).sum(),
         sum_half_width=(finite_width * valid_per_image).sum(),
+        histogram=torch.histc(
+            delta[valid_mask].float().clamp(-LOGGED_RANGE, LOGGED_RANGE),
+            LOGGED_BINS,
+            -LOGGED_RANGE,
+            LOGGED_RANGE,
+        ),
     )
 
 
@@ -204,7 +215,7 @@ def ratios(statistics: DeltaStatistics) -> dict[str, float]:
         ``p_positive`` = P(Delta > 0), ``epsilon`` = -E[Delta | Delta < 0], ``kept`` (share of valid
         pixels in the band), ``valid`` (share of all pixels), ``mode`` and ``half_width``.
     """
-    s = {name: float(value) for name, value in statistics._asdict().items()}
+    s = {name: float(value.sum()) for name, value in statistics._asdict().items()}
     num_valid = max(s["num_valid"], 1.0)
     return {
         "p_positive": s["num_positive"] / num_valid,

@@ -35,6 +35,7 @@ from coopnet_core.losses.rebalancing import (
     band_mask,
     delta_statistics,
 )
+from coopnet_core.losses.reduction import batch_ratio
 from coopnet_core.losses.smoothness import depth_smoothness_loss, flow_smoothness_loss
 from coopnet_core.types import Batch, DeltaStatistics, LossTerms, Prediction
 
@@ -111,13 +112,13 @@ class CoopNetRecipe:
 
         Returns:
             Total, terms, and the statistics of Delta at full size over the pairs that the band
-            judges (none during warm-up, or where it judges none).
+            judges (none during warm-up). With several processes, this one's share of them.
         """
         settings = self.settings
         terms: dict[str, Tensor] = {}
         statistics: DeltaStatistics | None = None
-        delta_valid: Tensor | None = None
         kept_mask: Tensor | None = None
+        rejected_mask: Tensor | None = None
         # Both images of a pair with a known pose were taken at once.
         at_once = torch.cat([batch.has_pose, batch.has_pose])[:, None, None, None]
 
@@ -144,10 +145,8 @@ class CoopNetRecipe:
                 band = self.band_estimators[level](delta, judged)
                 kept = torch.where(at_once, valid, band_mask(delta, judged, band))
                 if level == 0:
-                    kept_mask = kept
-                    if bool(judged.any()):
-                        statistics = delta_statistics(delta, judged, kept & judged, band)
-                        delta_valid = delta[judged]
+                    kept_mask, rejected_mask = kept, judged & ~kept
+                    statistics = delta_statistics(delta, judged, kept & judged, band)
             else:
                 visible_flow = by_flow.visible_mask
                 valid = kept = by_depth.visible_mask
@@ -155,7 +154,7 @@ class CoopNetRecipe:
             if settings.normalise_by == "kept":
                 depth_term = masked_mean(error_depth, kept)
             else:
-                depth_term = (error_depth * kept).sum() / valid.sum().clamp(min=1)
+                depth_term = batch_ratio((error_depth * kept).sum(), valid.sum())
             flow_mask = visible_flow
             if rebalance and settings.flow_pixels == "complement":
                 flow_mask = visible_flow & ~kept
@@ -184,7 +183,7 @@ class CoopNetRecipe:
         total = batch.image_tgt.new_zeros(())
         for name, value in terms.items():
             total = total + getattr(settings, name) * value
-        return LossTerms(total, terms, statistics, delta_valid, kept_mask)
+        return LossTerms(total, terms, statistics, kept_mask, rejected_mask)
 
     def state_dict(self) -> dict[str, dict[str, float]]:
         """Return what a resumed run needs: the running bands."""

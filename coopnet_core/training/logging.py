@@ -17,13 +17,17 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from coopnet_core.config import TrainingConfig
 from coopnet_core.inference import rendering
-from coopnet_core.training.loop import StepReport
+from coopnet_core.losses.rebalancing import LOGGED_BINS, LOGGED_RANGE
+from coopnet_core.training.step_report import StepReport
 
 PLAIN_EVERY = 20
+NUM_HISTOGRAMS = 200
+"""How often a whole run writes the histogram of Delta."""
 SMOOTHING = 0.05
 """Weight of the newest step in the loss that the bar shows."""
 
@@ -47,6 +51,8 @@ class RunLogger:
         # Made at the first step: a run that is refused leaves nothing behind.
         self.writer: SummaryWriter | None = None
         self.smooth_loss: float | None = None
+        self.seconds = 0.0
+        self.seconds_waiting = 0.0
         self.progress: Progress | None = None
         self.task: TaskID | None = None
         if has_bar:
@@ -85,6 +91,8 @@ class RunLogger:
         if self.smooth_loss is None:
             self.smooth_loss = report.total
         self.smooth_loss += SMOOTHING * (report.total - self.smooth_loss)
+        self.seconds += report.seconds
+        self.seconds_waiting += report.seconds_waiting
         self._write(report)
         detail = " ".join(f"{name.split('_')[0]} {report.terms[name]:.3f}" for name in _SHOWN)
         if report.band:
@@ -100,9 +108,15 @@ class RunLogger:
         elif report.step % PLAIN_EVERY == 0 or report.step == self.config.num_steps:
             print(
                 f"{report.stage} {report.step}/{self.config.num_steps} "
-                f"loss {self.smooth_loss:.4f} {detail} {report.seconds:.2f} s/step",
+                f"loss {self.smooth_loss:.4f} {detail} {report.seconds:.2f} s/step "
+                f"data {self.share_waiting:.0%}",
                 flush=True,
             )
+
+    @property
+    def share_waiting(self) -> float:
+        """Share of the time since the start that went by waiting for data."""
+        return self.seconds_waiting / max(self.seconds, 1e-9)
 
     def _write(self, report: StepReport) -> None:
         if self.writer is None:
@@ -119,10 +133,8 @@ class RunLogger:
             scalar(f"gradient_share/{name}", value / total_norm, report.step)
         for name, value in report.band.items():
             scalar(f"band/{name}", value, report.step)
-        is_temporal = ~report.batch.has_pose
-        if bool(is_temporal.any()):
-            translation = report.prediction.T_src_tgt.detach()[is_temporal, :3, 3]
-            scalar("pose/translation", float(translation.norm(dim=1).mean()), report.step)
+        if report.translation is not None:
+            scalar("pose/translation", report.translation, report.step)
         scalar("time/learning_rate", report.learning_rate, report.step)
         scalar("time/step_s", report.seconds, report.step)
         scalar("time/share_waiting_for_data", report.seconds_waiting / report.seconds, report.step)
@@ -133,8 +145,26 @@ class RunLogger:
                 report.step,
                 dataformats="HWC",
             )
-            if report.delta is not None and report.delta.numel():
-                self.writer.add_histogram("band/delta", report.delta, report.step)
+        every = max(1, self.config.num_steps // NUM_HISTOGRAMS)
+        if report.delta_histogram is not None and report.step % every == 0:
+            _add_histogram(self.writer, report.delta_histogram, report.step)
+
+
+def _add_histogram(writer: SummaryWriter, counts: Tensor, step: int) -> None:
+    edges = np.linspace(-LOGGED_RANGE, LOGGED_RANGE, LOGGED_BINS + 1)
+    centres = (edges[:-1] + edges[1:]) / 2
+    per_bin = counts.numpy()
+    writer.add_histogram_raw(
+        "band/delta",
+        min=-LOGGED_RANGE,
+        max=LOGGED_RANGE,
+        num=int(per_bin.sum()),
+        sum=float(per_bin @ centres),
+        sum_squares=float(per_bin @ centres**2),
+        bucket_limits=edges[1:].tolist(),
+        bucket_counts=per_bin.tolist(),
+        global_step=step,
+    )
 
 
 _SHOWN = ("depth_photometric", "flow_photometric")

@@ -342,7 +342,8 @@ def test_between_stereo_partners_the_band_withholds_nothing() -> None:
         stereo = batch._replace(has_pose=torch.tensor([has_pose]))
         losses = CoopNetRecipe(only_depth)(stereo, fresh, rebalance=True)
         losses.total.backward()  # type: ignore[no-untyped-call]
-        assert (losses.statistics is None) == has_pose
+        assert losses.statistics is not None
+        assert (losses.statistics.num_valid == 0) == has_pose
         assert fresh.inverse_depth_tgt[0].grad is not None
         return fresh.inverse_depth_tgt[0].grad[0, 0, 22:34, 46:58].abs().sum()
 
