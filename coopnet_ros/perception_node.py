@@ -26,6 +26,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from coopnet_core.errors import ConfigError, CoopNetError
+from coopnet_core.process import keep_memory_flat
 from coopnet_ros import frames, parameters, transforms
 from coopnet_ros.camera_input import CameraInput
 from coopnet_ros.dds import enlarge_shared_memory, log_profile
@@ -330,6 +331,7 @@ def main(args: list[str] | None = None) -> int:
     # The core has no ROS logger; what builds engines says there, for minutes, how far it is.
     logging.basicConfig(format="%(message)s")
     logging.getLogger("coopnet_core").setLevel(logging.INFO)
+    keep_memory_flat()
     stop = StopFlag()
     profile = enlarge_shared_memory(os.environ)
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
