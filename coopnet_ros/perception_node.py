@@ -47,6 +47,8 @@ _ROS_ERRORS = (ParameterException, RuntimeError, ValueError)
 # A signal does not end the wait for a message.
 _STOP_CHECK_S = 0.2
 
+_LOADER_PATIENCE_S = 10.0
+
 # A clock goes back by less when its source is adjusted.
 _MIN_JUMP_BACK = Duration(nanoseconds=-1_000_000)
 
@@ -208,6 +210,13 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]  # rclpy ships no typ
             self._worker.join()
         self._worker = None
 
+    def wait_for_loader(self) -> None:
+        """Wait for a bundle that is being loaded, for a moment."""
+        if self._loader is not None:
+            # A library that is at work while the program ends under it can crash. An engine takes
+            # minutes to build, though, and nobody waits that long.
+            self._loader.join(timeout=_LOADER_PATIENCE_S)
+
     def _release(self) -> None:
         self._processor.release()
         self._model_problem = "not configured"
@@ -352,6 +361,7 @@ def main(args: list[str] | None = None) -> int:
         pass
     finally:
         node.stop_worker()
+        node.wait_for_loader()
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()

@@ -266,7 +266,11 @@ def read_scores(path: Path) -> list[Scores]:
 
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return [Scores.model_validate(task) for task in content["tasks"].values()]
+        # The report holds every single case, too, which a bundle need not carry.
+        return [
+            Scores.model_validate({key: task[key] for key in Scores.model_fields if key in task})
+            for task in content["tasks"].values()
+        ]
     except (OSError, ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
         raise ExportError(f"{path} is not a results.json of 'coopnet evaluate': {error}") from error
 

@@ -165,7 +165,9 @@ def test_export_writes_what_the_checkpoint_says(
 ) -> None:
     task = {"title": "Depth", "data": "d", "protocol": "p", "rows": [{"method": "m"}], "notes": []}
     scores = tmp_path / "results.json"
-    scores.write_text(json.dumps({"tasks": {"depth": task}, "skipped": {}}))
+    # The report has every case, too, which stays out of the bundle.
+    tasks = {"depth": {**task, "cases": {"score": "AbsRel", "scores": {"0": 0.1}}}}
+    scores.write_text(json.dumps({"tasks": tasks, "skipped": {}}))
     code = export(checkpoint, tmp_path / "garden", photos, "--scores", str(scores))
     assert code == 0, capsys.readouterr().err
     info = load_bundle(tmp_path / "garden").info
