@@ -22,7 +22,6 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from coopnet_core.errors import ConfigError, CoopNetError
@@ -43,9 +42,6 @@ RCLError = rclpy_implementation.RCLError
 
 # What rclpy raises when a publisher or subscription cannot be made as the parameters ask.
 _ROS_ERRORS = (ParameterException, RuntimeError, ValueError)
-
-# A signal does not end the wait for a message.
-_STOP_CHECK_S = 0.2
 
 _LOADER_PATIENCE_S = 10.0
 
@@ -341,9 +337,12 @@ def main(args: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("coopnet_core").setLevel(logging.INFO)
     keep_memory_flat()
-    stop = StopFlag()
+    # Python's part in a signal: no KeyboardInterrupt in the middle of cleaning up. The handlers of
+    # rclpy, in front of it, end the spinning. Python's alone would run on the alternate stack that
+    # a library has set up, too small for the registers of AVX-512: the kernel kills the process.
+    StopFlag()
     profile = enlarge_shared_memory(os.environ)
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=args)
     try:
         node = PerceptionNode()
     except ConfigError as error:
@@ -355,8 +354,7 @@ def main(args: list[str] | None = None) -> int:
     executor.add_node(node)
     try:
         node.start()
-        while not stop.is_set:
-            executor.spin_once(timeout_sec=_STOP_CHECK_S)
+        executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:

@@ -17,7 +17,7 @@ class StopFlag:
     engine, does not look at the flag.
 
     The handlers of rclpy shut the context down in the middle of whatever the node does, which loses
-    messages and can crash a publisher; initialise it with ``SignalHandlerOptions.NO``.
+    messages and can crash a publisher; ``SignalHandlerOptions.NO`` leaves them out.
 
     Attributes:
         is_set: Whether a signal has come.
