@@ -24,7 +24,7 @@ Run = Callable[..., Sequence[FloatArray]]
 MEDIAN_LIMITS: dict[Precision, dict[NetworkName, float]] = {
     "float32": {"depth": 0.005, "pose": 0.002, "flow_features": 0.005, "flow": 0.05},
     "float16": {"depth": 0.03, "pose": 0.005, "flow_features": 0.1, "flow": 0.1},
-    "int8": {"depth": 0.03, "pose": 0.01, "flow_features": 0.1, "flow": 0.3},
+    "int8": {"depth": 0.03, "pose": 0.01, "flow_features": 0.1, "flow": 0.6},
 }
 """Largest median difference on the worst frame. Chosen, not measured: float32 leaves room for
 TF32, float16 for bfloat16; float16 and int8 compare with the ONNX file of the same precision."""
