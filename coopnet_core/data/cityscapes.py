@@ -103,6 +103,34 @@ def read_disparity(path: Path) -> npt.NDArray[np.float32]:
     return disparity
 
 
+def read_camera(path: Path, width: int, height: int) -> tuple[Intrinsics, float]:
+    """Read a ``*_camera.json``.
+
+    Args:
+        path: The file.
+        width: Width of its images, which it does not tell.
+        height: Their height.
+
+    Returns:
+        The camera and the baseline of its stereo rig in metres.
+
+    Raises:
+        CalibrationError: It lacks a value, or the values are impossible.
+    """
+    try:
+        content = json.loads(read_text(path))
+        values = [float(content["intrinsic"][key]) for key in ("fx", "fy", "u0", "v0")]
+        baseline_m = float(content["extrinsic"]["baseline"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CalibrationError(
+            f"{path} must have intrinsic fx, fy, u0, v0 and extrinsic baseline: {error!r}"
+        ) from error
+    try:
+        return Intrinsics(width, height, *values), baseline_m
+    except CalibrationError as error:
+        raise CalibrationError(f"{path}: {error}") from error
+
+
 def read_sgm_depth(path: Path, fx: float, baseline_m: float) -> npt.NDArray[np.float32]:
     """Read a disparity file as depth.
 
@@ -143,19 +171,7 @@ def _snippets(city: Path) -> list[_Snippet]:
 def _sequence(root: Path, snippet: _Snippet) -> Sequence:
     paths = tuple(snippet.path(frame) for frame in snippet.frames)
     camera_path = _camera_path(root, snippet)
-    try:
-        content = json.loads(read_text(camera_path))
-        values = [float(content["intrinsic"][key]) for key in ("fx", "fy", "u0", "v0")]
-        baseline_m = float(content["extrinsic"]["baseline"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CalibrationError(
-            f"{camera_path} must have intrinsic fx, fy, u0, v0 and extrinsic baseline: {error!r}"
-        ) from error
-    width, height = read_size(paths[0])
-    try:
-        camera = Intrinsics(width, height, *values)
-    except CalibrationError as error:
-        raise CalibrationError(f"{camera_path}: {error}") from error
+    camera, baseline_m = read_camera(camera_path, *read_size(paths[0]))
     check_camera_fits(camera, camera_path, paths[0])
     part, city = snippet.folder.parent.name, snippet.folder.name
     right_folder = root / "rightImg8bit_sequence" / part / city

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,12 +11,11 @@ from coopnet_core.data.depth_images import read_depth
 from coopnet_core.data.images import read_image
 from coopnet_core.data.kitti_splits import RawFrame, by_drive
 from coopnet_core.data.sequence import Sequence as ImageSequence
-from coopnet_core.data.sequence import camera_of, check_camera_fits, read_text
-from coopnet_core.errors import CalibrationError, DataError
+from coopnet_core.data.sequence import camera_of, check_camera_fits
+from coopnet_core.errors import DataError
 from coopnet_core.evaluation.depth_protocols import DepthExample, DepthSample, cityscapes_crop
 from coopnet_core.evaluation.stereo_depth import stereo_depth
 from coopnet_core.evaluation.task_protocol_flow import FlowExample, FlowSample
-from coopnet_core.geometry.intrinsics import Intrinsics
 
 
 def eigen_samples(
@@ -126,17 +124,9 @@ def _read_eigen(raw: Path, frame: RawFrame, path: Path, improved: Path | None) -
 
 def _read_cityscapes(image_path: Path, disparity: Path, camera_path: Path) -> DepthExample:
     image = read_image(image_path)
-    try:
-        content = json.loads(read_text(camera_path))
-        fx, fy, cx, cy = (float(content["intrinsic"][key]) for key in ("fx", "fy", "u0", "v0"))
-        baseline_m = float(content["extrinsic"]["baseline"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CalibrationError(
-            f"{camera_path} must have intrinsic fx, fy, u0, v0 and extrinsic baseline: {error!r}"
-        ) from error
-    camera = Intrinsics(image.shape[1], image.shape[0], fx, fy, cx, cy)
+    camera, baseline_m = cityscapes.read_camera(camera_path, image.shape[1], image.shape[0])
     check_camera_fits(camera, camera_path, image_path)
-    truth = cityscapes.read_sgm_depth(disparity, fx, baseline_m)
+    truth = cityscapes.read_sgm_depth(disparity, camera.fx, baseline_m)
     return cityscapes_crop(DepthExample(image, truth, camera))
 
 
